@@ -1,0 +1,28 @@
+// Time and chance, injected: nothing else reads the clock or rolls dice.
+#pragma once
+
+#include "absl/time/time.h"
+
+namespace nixq {
+
+// The wall clock. Rows carry its times, so it may jump; durations that matter
+// for correctness (leases) tolerate that. Thread-safe.
+class Clock {
+ public:
+  virtual ~Clock() = default;
+  virtual absl::Time Now() = 0;
+};
+
+// Uniform random numbers for jitter and for temporary names. Thread-safe.
+class Random {
+ public:
+  virtual ~Random() = default;
+  // In [0, 1).
+  virtual double NextUnit() = 0;
+};
+
+// The real ones; they live as long as the process.
+Clock& SystemClock();
+Random& SystemRandom();
+
+}  // namespace nixq

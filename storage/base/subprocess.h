@@ -1,0 +1,72 @@
+// Child processes, bounded in every way: their environment is only what they
+// are given, their output is kept up to a limit, their silence and their life
+// have an end, and they die as a group.
+#pragma once
+
+#include <cstddef>
+#include <functional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "storage/base/cancel.h"
+
+namespace nixq {
+
+struct SubprocessOptions {
+  // argv[0] is looked up in the PATH of `environment` unless it has a slash.
+  std::vector<std::string> argv;
+  // "NAME=value"; nothing is inherited.
+  std::vector<std::string> environment;
+  std::string working_directory = "/";
+  std::string standard_input;
+  // Killed when it has written nothing for this long, or in all.
+  absl::Duration stall_limit = absl::Minutes(5);
+  absl::Duration total_limit = absl::InfiniteDuration();
+  // The tail of each stream that is kept.
+  size_t max_output_bytes = 64 * 1024;
+  // Called for each whole line of standard error, in this thread.
+  std::function<void(std::string_view line)> on_stderr_line;
+};
+
+struct SubprocessResult {
+  int exit_code = 0;  // -1 if a signal ended it
+  int signal = 0;
+  std::string standard_output;
+  std::string standard_error;
+};
+
+// Runs a child in its own process group until it exits, blocking. On Linux it
+// also dies with this process. Thread-safe.
+// Errors: NOT_FOUND          no such program
+//         DEADLINE_EXCEEDED  stall or total limit; the group was killed
+//         CANCELLED          cancelled; the group was killed
+absl::StatusOr<SubprocessResult> RunSubprocess(const SubprocessOptions& options,
+                                               const Cancellation& cancel);
+
+// A child whose standard input and output are ours to speak over
+// (`nix-daemon --stdio`, ssh). Move-only; the destructor kills the group.
+class PipedChild {
+ public:
+  static absl::StatusOr<PipedChild> Start(
+      const std::vector<std::string>& argv,
+      const std::vector<std::string>& environment);
+  PipedChild(PipedChild&& other) noexcept;
+  PipedChild& operator=(PipedChild&& other) noexcept;
+  ~PipedChild();
+
+  int to_child() const { return to_child_.get(); }
+  int from_child() const { return from_child_.get(); }
+
+ private:
+  PipedChild() = default;
+  void Kill();
+
+  int pid_ = -1;
+  UniqueFd to_child_;
+  UniqueFd from_child_;
+};
+
+}  // namespace nixq

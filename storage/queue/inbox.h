@@ -1,0 +1,61 @@
+// The inbox: the one table that hooks write, in the same way in every
+// version.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+
+namespace nixq {
+
+enum class InboxKind { kOutput, kDerivation };
+
+struct InboxEntry {
+  int64_t id = 0;  // set by reading
+  InboxKind kind = InboxKind::kOutput;
+  std::string path;     // full store path
+  std::string deriver;  // full path of the .drv, or ""
+  bool named = true;    // Nix named it in OUT_PATHS (or a person did)
+  std::string source = "hook";  // "hook", "queuectl", "root", "spool"
+  int64_t created_unix_ms = 0;
+};
+
+// "<state dir>/queue.db".
+std::string QueueFile(const std::string& state_dir);
+
+// The writing end of the inbox. Creates the database with just the inbox if
+// there is none (whole, by link(2), so that 64 hooks at once make one), gives
+// it to the owner and group of the state directory (mode 0660 masked by the
+// directory's), never migrates, never checkpoints.
+// One object is for one thread.
+class InboxWriter {
+ public:
+  // Opens, waiting for locks up to `busy_timeout` here and in Put.
+  // Errors: UNAVAILABLE         locked for longer
+  //         PERMISSION_DENIED   not ours to write
+  //         RESOURCE_EXHAUSTED  disk full
+  //         DATA_LOSS           not a database, or damaged
+  static absl::StatusOr<InboxWriter> Open(const std::string& state_dir,
+                                          absl::Duration busy_timeout);
+  InboxWriter(InboxWriter&&) noexcept;
+  InboxWriter& operator=(InboxWriter&&) noexcept;
+  ~InboxWriter();
+
+  // Adds all entries in one transaction. When it returns OK they survive a
+  // power cut (WAL, synchronous = FULL). Errors as for Open; on error none
+  // is there.
+  absl::Status Put(const std::vector<InboxEntry>& entries);
+
+ private:
+  class Impl;
+  explicit InboxWriter(std::unique_ptr<Impl> impl);
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace nixq

@@ -1,0 +1,237 @@
+// The durable upload queue: one job for each (store path, target).
+//
+// The file is <state dir>/queue.db, SQLite in WAL mode; schema/README.md
+// explains it to people. Not thread-safe: one object belongs to one thread.
+// Several processes may have the same file open (the daemon, queuectl, hooks);
+// writers exclude one another through SQLite. Every call that changes
+// something is one transaction. The daemon's transactions are not flushed one
+// by one (synchronous = NORMAL): a power cut may undo the newest of them as a
+// suffix, which costs a repeated check, never a path, since what hooks wrote
+// is flushed by the hooks.
+// Errors common to all calls: UNAVAILABLE locked for longer than the busy
+// timeout; RESOURCE_EXHAUSTED disk full; DATA_LOSS the file is damaged;
+// PERMISSION_DENIED.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "storage/base/clock.h"
+#include "storage/queue/inbox.h"
+
+namespace nixq {
+
+enum class JobState { kQueued, kSending, kDone, kParked };
+enum class JobOutcome { kNone, kSent, kPresent, kSkipped, kGone };
+enum class RootState { kNone, kHold, kPin };
+enum class TargetHealth { kUnknown, kOk, kUnreachable, kRefused };
+
+// The words that rows, JSON and command lines use: "queued", "sent", "hold".
+std::string_view Name(JobState state);
+std::string_view Name(JobOutcome outcome);
+std::string_view Name(RootState state);
+std::string_view Name(TargetHealth health);
+
+struct QueueOptions {
+  std::string state_dir;
+  absl::Duration busy_timeout = absl::Seconds(5);
+  Clock* clock = nullptr;  // not owned; nullptr: the system's
+  // Group that may read the file; nullopt: the state directory's.
+  std::optional<uint32_t> reader_gid;
+};
+
+// A row of `targets`.
+struct TargetRow {
+  int64_t id = 0;
+  std::string name;
+  std::string url;
+  bool configured = true;
+  bool paused = false;
+  TargetHealth health = TargetHealth::kUnknown;
+  int failures = 0;
+  absl::Time retry_at;
+  std::string error_code;
+  std::string error_text;
+  absl::Time error_at;
+  absl::Time success_at;
+};
+
+// A path to enqueue, as intake has understood it.
+struct NewPath {
+  std::string path;  // full store path
+  std::string deriver;
+  std::string system;
+  std::string source = "hook";
+  uint64_t nar_size_bytes = 0;
+  RootState root = RootState::kHold;  // what its root is for, once accepted
+};
+
+struct ClaimedJob {
+  int64_t job_id = 0;
+  int64_t path_id = 0;
+  int64_t target_id = 0;
+  std::string path;
+  std::string deriver;
+  std::string system;
+  int attempts = 0;  // before this one
+  absl::Time queued_at;
+};
+
+// What became of a claimed job.
+struct Settlement {
+  enum class Verb {
+    kDone,     // with `outcome`
+    kRetry,    // due again at `next_attempt`; counts as an attempt
+    kRelease,  // due again at `next_attempt`; does not count (stopped, waits)
+    kPark,     // until someone says so
+  };
+  int64_t job_id = 0;
+  Verb verb = Verb::kDone;
+  JobOutcome outcome = JobOutcome::kSent;
+  absl::Time next_attempt;
+  std::string error_code;
+  std::string error_text;  // cleared when a later attempt succeeds
+  std::optional<std::string> blocked_by;  // path of the parked reference
+  uint64_t sent_size_bytes = 0;
+  uint64_t nar_size_bytes = 0;  // 0: leave what is there
+  absl::Duration duration;
+};
+
+struct PendingDerivation {
+  int64_t id = 0;
+  std::string path;
+  std::string source;
+  int attempts = 0;
+};
+
+// Which jobs a person means.
+struct JobSelection {
+  std::vector<std::string> paths;     // full store paths; empty: all
+  std::optional<std::string> target;  // its name
+  bool parked_only = false;
+};
+
+class Queue {
+ public:
+  // Opens for the daemon: creates the file if missing, applies migrations.
+  // FAILED_PRECONDITION: written by a newer schema than this program's.
+  static absl::StatusOr<Queue> Open(const QueueOptions& options);
+  // Opens for queuectl: FAILED_PRECONDITION if the schema is not this
+  // program's (older: the daemon has to run once); NOT_FOUND without a file.
+  static absl::StatusOr<Queue> OpenExisting(const QueueOptions& options);
+  Queue(Queue&&) noexcept;
+  Queue& operator=(Queue&&) noexcept;
+  ~Queue();
+
+  // --- Targets -------------------------------------------------------------
+  // Makes the rows agree with the configuration: adds, updates urls, marks
+  // what is gone as not configured (its jobs stay, and wait). A target that
+  // comes back keeps its jobs. Returns the configured ones in the order given.
+  struct TargetSpec {
+    std::string name;
+    std::string url;
+  };
+  absl::StatusOr<std::vector<TargetRow>> SyncTargets(
+      const std::vector<TargetSpec>& configured);
+  absl::StatusOr<std::vector<TargetRow>> Targets();
+  // Writes health, failures, retry_at, error_* and success_at of `row`.
+  absl::Status SaveTargetHealth(const TargetRow& row);
+  // Pauses or resumes; resuming also forgets trouble, so that it is tried at
+  // once. NOT_FOUND without such a target.
+  absl::Status SetPaused(const std::string& target, bool paused);
+
+  // --- Intake --------------------------------------------------------------
+  // The oldest inbox entries.
+  absl::StatusOr<std::vector<InboxEntry>> ReadInbox(size_t limit);
+  // In one transaction: makes or refreshes `paths` and one queued job for
+  // each and each configured target (a done or parked job becomes queued
+  // again; one that is queued or sending stays), files `derivations`, and
+  // deletes the inbox entries `inbox_ids`.
+  absl::Status Accept(const std::vector<NewPath>& paths,
+                      const std::vector<InboxEntry>& derivations,
+                      const std::vector<int64_t>& inbox_ids);
+  absl::StatusOr<std::vector<PendingDerivation>> DueDerivations(size_t limit);
+  // Its outputs are known and accepted (in the same transaction), or not.
+  absl::Status ResolveDerivation(int64_t id, const std::vector<NewPath>& paths);
+  absl::Status DelayDerivation(int64_t id, absl::Time next_attempt,
+                               const std::string& error_text);
+  // Which of these full paths have a row.
+  absl::StatusOr<std::vector<bool>> Known(const std::vector<std::string>& paths);
+
+  // --- Work ----------------------------------------------------------------
+  // Claims due queued jobs (and sending ones whose lease has run out) of one
+  // target, oldest first, until `lease_until`.
+  absl::StatusOr<std::vector<ClaimedJob>> Claim(int64_t target_id, size_t limit,
+                                                absl::Time lease_until);
+  // References that the target lacks: makes the paths (root: none, source:
+  // "reference") and jobs that are not there yet, and claims them. A done job
+  // is claimed again; one that is sending or parked is not, and is reported.
+  struct ReferenceClaim {
+    std::string path;
+    std::optional<ClaimedJob> job;  // nullopt: `state` says why not
+    JobState state = JobState::kSending;
+    std::string error_text;  // of a parked one
+  };
+  absl::StatusOr<std::vector<ReferenceClaim>> ClaimReferences(
+      int64_t target_id, const std::vector<NewPath>& references,
+      absl::Time lease_until);
+  absl::Status RenewLeases(const std::vector<int64_t>& job_ids,
+                           absl::Time lease_until);
+  // Settles claimed jobs, all in one transaction. A job that a person has
+  // forgotten meanwhile stays forgotten. A path that became done revives the
+  // jobs of the same target that are parked because of it.
+  absl::Status Settle(const std::vector<Settlement>& settlements);
+  // Makes all sending jobs queued and due (a new daemon's first act; it holds
+  // the lock that says that there is no other). Returns how many.
+  absl::StatusOr<int64_t> ReleaseAll();
+  // When the next queued job of a configured, not paused target is due, or a
+  // derivation; nullopt: nothing waits.
+  absl::StatusOr<std::optional<absl::Time>> NextDue();
+
+  // --- Roots ---------------------------------------------------------------
+  struct PathRow {
+    int64_t id = 0;
+    std::string path;
+    std::string system;
+    RootState root = RootState::kNone;
+  };
+  // Held paths that have no open (queued, sending, parked) job any more.
+  absl::StatusOr<std::vector<PathRow>> FinishedHolds(size_t limit);
+  // Held paths, by id, after `after_id`: for making their roots again.
+  absl::StatusOr<std::vector<PathRow>> Holds(int64_t after_id, size_t limit);
+  absl::Status SetRoot(int64_t path_id, RootState root);
+  absl::Status SetRootByPath(const std::string& path, RootState root);
+  // The number of open jobs of each of these full paths.
+  absl::StatusOr<std::vector<int64_t>> OpenJobs(
+      const std::vector<std::string>& paths);
+
+  // --- People's verbs ------------------------------------------------------
+  // Makes parked and waiting jobs due now and clears their error and attempt
+  // count; also the jobs blocked by them. Returns how many jobs.
+  absl::StatusOr<int64_t> Retry(const JobSelection& selection);
+  // Removes the jobs, whatever their state (parked_only: only those parked).
+  // Paths without jobs left become history-less; their holds end as any
+  // finished hold does. Returns how many jobs.
+  absl::StatusOr<int64_t> Forget(const JobSelection& selection);
+
+  // --- Keeping small -------------------------------------------------------
+  // Removes done jobs that changed before `before`, and paths without jobs
+  // and root, at most `limit` rows each in one transaction. Returns how many
+  // rows; call again while it returns `limit` or more.
+  absl::StatusOr<int64_t> RemoveFinished(absl::Time before, size_t limit);
+  // Moves the WAL into the file, without waiting for readers.
+  absl::Status Checkpoint();
+
+ private:
+  class Impl;
+  explicit Queue(std::unique_ptr<Impl> impl);
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace nixq

@@ -1,0 +1,107 @@
+// The queue as people ask about it: read-only, works with the daemon up or
+// down, never blocks a writer.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "storage/queue/queue.h"
+
+namespace nixq {
+
+struct TargetSummary {
+  TargetRow target;
+  int64_t queued = 0;   // waiting, due or not
+  int64_t sending = 0;
+  int64_t parked = 0;
+  int64_t done = 0;     // in the history
+  int64_t sent_last_hour = 0;
+  uint64_t sent_last_hour_bytes = 0;  // as sent (compressed)
+  uint64_t open_nar_bytes = 0;        // of queued and sending, as far as known
+  std::optional<absl::Time> oldest_open;
+  std::optional<absl::Time> next_attempt;  // of what is queued
+};
+
+struct QueueSummary {
+  std::vector<TargetSummary> targets;
+  int64_t inbox = 0;
+  int64_t derivations = 0;
+  int64_t spool_files = 0;
+  int64_t holds = 0;
+  int64_t pins = 0;
+  uint64_t file_bytes = 0;  // queue.db and its WAL
+  int schema_version = 0;
+};
+
+struct JobRow {
+  std::string path;
+  std::string target;
+  JobState state = JobState::kQueued;
+  JobOutcome outcome = JobOutcome::kNone;
+  int attempts = 0;
+  absl::Time queued_at;
+  absl::Time changed_at;
+  std::optional<absl::Time> next_attempt;  // of a queued one
+  std::string error_code;
+  std::string error_text;
+  std::string blocked_by;  // full store path, or ""
+  uint64_t nar_size_bytes = 0;
+  uint64_t sent_size_bytes = 0;
+  absl::Duration duration;
+};
+
+struct PathReport {
+  std::string path;
+  std::string deriver;
+  std::string system;
+  std::string source;
+  RootState root = RootState::kNone;
+  absl::Time queued_at;
+  std::vector<JobRow> jobs;
+  bool in_inbox = false;  // not yet accepted
+};
+
+struct JobFilter {
+  std::optional<JobState> state;
+  std::optional<std::string> target;
+  std::optional<absl::Duration> older_than;  // since it was queued
+  size_t limit = 100;
+};
+
+class Report {
+ public:
+  // NOT_FOUND: no queue there yet. FAILED_PRECONDITION: another schema.
+  // PERMISSION_DENIED says which group may read.
+  static absl::StatusOr<Report> Open(const QueueOptions& options);
+  Report(Report&&) noexcept;
+  Report& operator=(Report&&) noexcept;
+  ~Report();
+
+  absl::StatusOr<QueueSummary> Summary();
+  absl::StatusOr<std::vector<JobRow>> Jobs(const JobFilter& filter);
+  // By full path, base name or a unique prefix of the base name. NOT_FOUND;
+  // INVALID_ARGUMENT when several match.
+  absl::StatusOr<PathReport> Path(const std::string& path);
+  // Open (queued, sending, inbox, spool, derivation) and parked work among
+  // `paths` (all if empty): what `queuectl wait` watches.
+  struct Outstanding {
+    int64_t open = 0;
+    int64_t parked = 0;
+  };
+  absl::StatusOr<Outstanding> Count(const std::vector<std::string>& paths);
+  // SQLite's own integrity check; DATA_LOSS with its first complaint.
+  absl::Status CheckIntegrity();
+
+ private:
+  class Impl;
+  explicit Report(std::unique_ptr<Impl> impl);
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace nixq
