@@ -7,7 +7,7 @@
 // journalctl -p works. Never given a secret: callers name files, not contents.
 #pragma once
 
-#include <cstdint>
+#include <concepts>
 #include <initializer_list>
 #include <optional>
 #include <string>
@@ -27,9 +27,9 @@ struct LogField {
   LogField(std::string_view k, std::string_view v);
   LogField(std::string_view k, const char* v);
   LogField(std::string_view k, const std::string& v);
-  LogField(std::string_view k, int64_t v);
-  LogField(std::string_view k, uint64_t v);
-  LogField(std::string_view k, int v);
+  // A template, because which types are int64_t and size_t differs.
+  template <std::integral Int>
+  LogField(std::string_view k, Int v) : key(k), value(std::to_string(v)) {}
   LogField(std::string_view k, absl::Duration v);  // whole milliseconds
 
   std::string_view key;
