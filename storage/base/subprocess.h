@@ -3,6 +3,8 @@
 // have an end, and they die as a group.
 #pragma once
 
+#include <sys/types.h>
+
 #include <cstddef>
 #include <functional>
 #include <string>
@@ -16,7 +18,8 @@
 namespace nixq {
 
 struct SubprocessOptions {
-  // argv[0] is looked up in the PATH of `environment` unless it has a slash.
+  // argv[0] is looked up in the PATH of `environment` unless it has a slash
+  // (/bin:/usr/bin if there is no PATH).
   std::vector<std::string> argv;
   // "NAME=value"; nothing is inherited.
   std::vector<std::string> environment;
@@ -27,7 +30,8 @@ struct SubprocessOptions {
   absl::Duration total_limit = absl::InfiniteDuration();
   // The tail of each stream that is kept.
   size_t max_output_bytes = 64 * 1024;
-  // Called for each whole line of standard error, in this thread.
+  // Called for each line of standard error, without its newline, in this
+  // thread. A line over 64 KiB comes in pieces.
   std::function<void(std::string_view line)> on_stderr_line;
 };
 
@@ -38,8 +42,9 @@ struct SubprocessResult {
   std::string standard_error;
 };
 
-// Runs a child in its own process group until it exits, blocking. On Linux it
-// also dies with this process. Thread-safe.
+// Runs a child in its own process group until it exits, blocking; what it
+// leaves running in its group is killed then. On Linux it also dies with this
+// process. Thread-safe. Killing is SIGTERM and, half a second later, SIGKILL.
 // Errors: NOT_FOUND          no such program
 //         DEADLINE_EXCEEDED  stall or total limit; the group was killed
 //         CANCELLED          cancelled; the group was killed
@@ -47,9 +52,11 @@ absl::StatusOr<SubprocessResult> RunSubprocess(const SubprocessOptions& options,
                                                const Cancellation& cancel);
 
 // A child whose standard input and output are ours to speak over
-// (`nix-daemon --stdio`, ssh). Move-only; the destructor kills the group.
+// (`nix-daemon --stdio`, ssh). Its standard error is ours. Move-only; the
+// destructor kills the group.
 class PipedChild {
  public:
+  // Errors: NOT_FOUND  no such program
   static absl::StatusOr<PipedChild> Start(
       const std::vector<std::string>& argv,
       const std::vector<std::string>& environment);
@@ -68,5 +75,8 @@ class PipedChild {
   UniqueFd to_child_;
   UniqueFd from_child_;
 };
+
+// Like write(2), but a reader that has gone is EPIPE and never a signal.
+ssize_t WriteWithoutSigpipe(int fd, const void* bytes, size_t size);
 
 }  // namespace nixq
