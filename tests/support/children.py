@@ -114,3 +114,12 @@ def descendants(pid):
             found += children
             pending += children
     return found
+
+
+def kill_all(pids):
+    """SIGKILL to each; those that are gone are passed over."""
+    for pid in pids:
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass

@@ -9,7 +9,6 @@ import json
 import os
 import re
 import shutil
-import signal
 import subprocess
 
 import children
@@ -132,11 +131,7 @@ class PrivateNix(NixCommands):
         # Its workers are in sessions of their own.
         workers = children.descendants(self.daemon.pid)
         self.daemon.end()
-        for pid in workers:
-            try:
-                os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
+        children.kill_all(workers)
         self.daemon = None
         self.environment.pop("NIX_REMOTE", None)
 
@@ -184,11 +179,12 @@ class SecondStore(NixCommands):
         self.state_dir = os.path.join(base, "nix", "var", "nix")
         self.url = f"local?root={base}"
         os.makedirs(os.path.join(base, "home"), exist_ok=True)
-        write_nix_conf(os.path.join(base, "etc"), {
+        self.settings = {
             **BASE_SETTINGS,
             "require-sigs": "true",
             "trusted-public-keys": " ".join(public_keys),
-        })
+        }
+        write_nix_conf(os.path.join(base, "etc"), self.settings)
         self.environment = {
             "PATH": PROGRAM_PATH,
             "HOME": os.path.join(base, "home"),
