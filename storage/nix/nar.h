@@ -33,9 +33,10 @@ inline constexpr int kMaxNarDepth = 64;
 // Errors: NOT_FOUND           vanished (at the start or underway)
 //         PERMISSION_DENIED   unreadable
 //         FAILED_PRECONDITION a socket, FIFO or device; a file that changed
-//                             its size underway; two names that the case hack
-//                             makes equal
+//                             its size or kind underway; two names that the
+//                             case hack makes equal
 //         OUT_OF_RANGE        nested deeper than kMaxNarDepth
+// These carry BlamePath's mark, which tells them from the sink's errors.
 absl::Status WriteNar(const std::string& path, const NarOptions& options,
                       ByteSink sink);
 
