@@ -42,13 +42,15 @@ struct TargetConfig {
   std::vector<std::string> upstreams;  // URLs
 
   // HTTP
+  // Here and below: files as named, with $CREDENTIALS_DIRECTORY expanded
+  // where that is set; not looked at.
   std::string netrc_file;
   std::string bearer_token_file;
   std::string client_certificate_file;
   std::string client_key_file;
   std::string ca_file;
-  absl::Duration connect_limit = absl::Seconds(15);
-  absl::Duration stall_limit = absl::Seconds(60);
+  absl::Duration connect_limit = absl::Seconds(15);  // ssh: 20 s
+  absl::Duration stall_limit = absl::Seconds(60);    // ssh: 5 min
   int max_connections = 16;
 
   // SSH
@@ -65,8 +67,8 @@ struct TargetConfig {
 };
 
 struct Config {
-  std::string file;       // where it came from, for messages
-  std::string state_dir;  // queue.db, spool/, wake.sock, status.sock
+  std::string file;          // where it came from, for messages
+  std::string state_dir;     // queue.db, spool/, wake.sock, status.sock
   std::string reader_group;  // may read the queue; "" the state directory's
 
   // Nix
@@ -74,15 +76,16 @@ struct Config {
   std::string real_store_dir;  // where its files are; default store_dir
   std::string nix_state_dir;   // /nix/var/nix
   std::string nix_daemon_socket;
-  std::string nix_bin_dir;     // "" the PATH's
+  std::string nix_bin_dir;          // "" the PATH's
   bool outputs_named_only = false;  // upload only what Nix put in OUT_PATHS
 
+  // None only if the file says `target = []`: just roots are kept then.
   std::vector<TargetConfig> targets;
 
   std::vector<std::string> signing_key_files;
 
   bool roots_enabled = true;
-  std::string roots_directory;  // <nix state dir>/gcroots/arm-cache
+  std::string roots_directory;             // <nix state dir>/gcroots/arm-cache
   std::vector<std::string> roots_systems;  // whose roots stay; empty: all
   absl::Duration roots_max_age = absl::Hours(24 * 30);
   bool roots_adopt = true;  // enqueue roots that the queue has never heard of
@@ -133,7 +136,8 @@ std::string DefaultConfigFile(const Surroundings& surroundings);
 // $NIX_QUEUED_STATE_DIR, else /var/lib/nix-queued for root, else
 // $XDG_STATE_HOME/nix-queued (default ~/.local/state): the hook's rule. The
 // key `state-dir` stands between the first and the second for the daemon and
-// queuectl.
+// queuectl; and to whoever reads the system's /etc/nix-queued/queued.toml the
+// default is /var/lib/nix-queued, as it is to root.
 std::string DefaultStateDir(const Surroundings& surroundings);
 
 // Understands the text of a configuration file. Every problem is reported,
