@@ -1,0 +1,396 @@
+#include "storage/queue/sqlite.h"
+
+#include <sqlite3.h>
+#include <sys/stat.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <chrono>
+#include <cstdlib>
+#include <cstring>
+#include <thread>
+#include <unordered_map>
+#include <utility>
+
+#include "absl/strings/str_format.h"
+#include "storage/base/status.h"
+
+namespace nixq {
+namespace {
+
+absl::StatusCode CodeOfErrno(int err) {
+  if (err == EFBIG) return absl::StatusCode::kResourceExhausted;
+  return ErrnoError(err, "").code();
+}
+
+// The one place where SQLite's codes get their meaning.
+absl::StatusCode CodeOf(int extended, int system_errno) {
+  switch (extended & 0xff) {
+    case SQLITE_BUSY:
+    case SQLITE_LOCKED:
+    case SQLITE_PROTOCOL:
+      return absl::StatusCode::kUnavailable;
+    case SQLITE_FULL:
+    case SQLITE_NOMEM:
+      return absl::StatusCode::kResourceExhausted;
+    case SQLITE_CORRUPT:
+    case SQLITE_NOTADB:
+    case SQLITE_FORMAT:
+      return absl::StatusCode::kDataLoss;
+    case SQLITE_PERM:
+    case SQLITE_READONLY:
+    case SQLITE_AUTH:
+      return absl::StatusCode::kPermissionDenied;
+    case SQLITE_CONSTRAINT:
+    case SQLITE_TOOBIG:
+    case SQLITE_MISMATCH:
+      return absl::StatusCode::kInvalidArgument;
+    case SQLITE_INTERRUPT:
+    case SQLITE_ABORT:
+      return absl::StatusCode::kCancelled;
+    case SQLITE_CANTOPEN:
+      return system_errno != 0 ? CodeOfErrno(system_errno)
+                               : absl::StatusCode::kUnavailable;
+    case SQLITE_IOERR: {
+      if (extended == SQLITE_IOERR_NOMEM) {
+        return absl::StatusCode::kResourceExhausted;
+      }
+      if (extended == SQLITE_IOERR_SHORT_READ) {
+        return absl::StatusCode::kDataLoss;
+      }
+      absl::StatusCode code = CodeOfErrno(system_errno);
+      return code == absl::StatusCode::kResourceExhausted ||
+                     code == absl::StatusCode::kPermissionDenied
+                 ? code
+                 : absl::StatusCode::kUnavailable;
+    }
+    default:
+      return absl::StatusCode::kInternal;
+  }
+}
+
+absl::Status ErrorOf(sqlite3* database, int code) {
+  const char* file = nullptr;
+  std::string message = sqlite3_errstr(code);
+  int system_errno = 0;
+  int extended = code;
+  if (database != nullptr) {
+    file = sqlite3_db_filename(database, "main");
+    if (sqlite3_errcode(database) == (code & 0xff) ||
+        sqlite3_extended_errcode(database) == code) {
+      extended = sqlite3_extended_errcode(database);
+      message = sqlite3_errmsg(database);
+    }
+    int base = extended & 0xff;
+    if (base == SQLITE_CANTOPEN || base == SQLITE_IOERR) {
+      system_errno = sqlite3_system_errno(database);
+    }
+  }
+  if (system_errno != 0) {
+    message = absl::StrFormat("%s: %s", message, std::strerror(system_errno));
+  }
+  return absl::Status(
+      CodeOf(extended, system_errno),
+      absl::StrFormat("%s: %s (SQLite %d)", file != nullptr ? file : "database",
+                      message, extended));
+}
+
+// `file` with its directory free of symlinks, so that SQLite's refusal to
+// follow any holds for the file alone.
+absl::StatusOr<std::string> CanonicalFile(const std::string& file) {
+  struct stat info;
+  if (lstat(file.c_str(), &info) != 0) {
+    return ErrnoError(errno, absl::StrFormat("open %s", file));
+  }
+  if (!S_ISREG(info.st_mode)) {
+    return absl::DataLossError(absl::StrFormat(
+        "%s: not a database: it is not a regular file; move it away", file));
+  }
+  size_t slash = file.rfind('/');
+  std::string directory =
+      slash == std::string::npos ? "." : file.substr(0, slash + 1);
+  char* real = realpath(directory.c_str(), nullptr);
+  if (real == nullptr) {
+    return ErrnoError(errno, absl::StrFormat("open %s", directory));
+  }
+  std::string canonical = absl::StrFormat(
+      "%s/%s", real,
+      slash == std::string::npos ? file : file.substr(slash + 1));
+  free(real);  // NOLINT: realpath(3) allocates
+  return canonical;
+}
+
+}  // namespace
+
+// --- Statement --------------------------------------------------------------
+
+Statement::Statement(Statement&& other) noexcept
+    : database_(other.database_),
+      statement_(std::exchange(other.statement_, nullptr)),
+      in_use_(std::exchange(other.in_use_, nullptr)),
+      bind_error_(other.bind_error_) {}
+
+Statement::~Statement() {
+  if (statement_ == nullptr) return;
+  if (in_use_ == nullptr) {
+    sqlite3_finalize(statement_);
+    return;
+  }
+  sqlite3_reset(statement_);
+  sqlite3_clear_bindings(statement_);
+  *in_use_ = false;
+}
+
+void Statement::Reset() {
+  sqlite3_reset(statement_);
+  bind_error_ = SQLITE_OK;
+}
+
+void Statement::BindOne(int index, int64_t value) {
+  int code = sqlite3_bind_int64(statement_, index, value);
+  if (code != SQLITE_OK) bind_error_ = code;
+}
+
+void Statement::BindOne(int index, std::string_view value) {
+  // A null pointer would bind NULL, not the empty text.
+  const char* data = value.data() != nullptr ? value.data() : "";
+  int code = sqlite3_bind_text64(statement_, index, data, value.size(),
+                                 SQLITE_TRANSIENT,  // NOLINT: sqlite's cast
+                                 SQLITE_UTF8);
+  if (code != SQLITE_OK) bind_error_ = code;
+}
+
+void Statement::BindOne(int index, std::nullptr_t) {
+  int code = sqlite3_bind_null(statement_, index);
+  if (code != SQLITE_OK) bind_error_ = code;
+}
+
+absl::StatusOr<bool> Statement::Step() {
+  if (bind_error_ != SQLITE_OK) return ErrorOf(database_, bind_error_);
+  int code = sqlite3_step(statement_);
+  if (code == SQLITE_ROW) return true;
+  if (code == SQLITE_DONE) return false;
+  absl::Status error = ErrorOf(database_, code);
+  sqlite3_reset(statement_);
+  return error;
+}
+
+absl::Status Statement::Run() {
+  while (true) {
+    NIXQ_ASSIGN_OR_RETURN(bool row, Step());
+    if (!row) break;
+  }
+  sqlite3_reset(statement_);
+  return absl::OkStatus();
+}
+
+int64_t Statement::Int(int column) const {
+  return sqlite3_column_int64(statement_, column);
+}
+
+std::string Statement::Text(int column) const {
+  const unsigned char* text = sqlite3_column_text(statement_, column);
+  if (text == nullptr) return "";
+  int size = sqlite3_column_bytes(statement_, column);
+  return std::string(reinterpret_cast<const char*>(text), size);
+}
+
+bool Statement::IsNull(int column) const {
+  return sqlite3_column_type(statement_, column) == SQLITE_NULL;
+}
+
+// --- Database ---------------------------------------------------------------
+
+class Database::Impl {
+ public:
+  struct Cached {
+    sqlite3_stmt* statement = nullptr;
+    bool in_use = false;
+  };
+
+  Impl() = default;
+  Impl(const Impl&) = delete;
+  Impl& operator=(const Impl&) = delete;
+  ~Impl() {
+    for (auto& [sql, cached] : statements) sqlite3_finalize(cached.statement);
+    sqlite3_close(connection);
+  }
+
+  absl::Status Check(int code) const {
+    return code == SQLITE_OK ? absl::OkStatus() : ErrorOf(connection, code);
+  }
+
+  // SQLite's busy handler: sleeps a little and says whether to try again.
+  // The sleeps start short, since a hook's transaction lasts about as long as
+  // a flush, and grow, since a bulk transaction of the daemon lasts longer.
+  static int Busy(void* self_pointer, int tries) {
+    auto* self = static_cast<Impl*>(self_pointer);
+    auto now = std::chrono::steady_clock::now();
+    if (tries == 0) self->busy_since = now;
+    auto left = self->busy_timeout - (now - self->busy_since);
+    if (left <= std::chrono::steady_clock::duration::zero()) return 0;
+    std::chrono::steady_clock::duration pause =
+        std::chrono::microseconds(std::min(200 + 100 * tries, 5000));
+    std::this_thread::sleep_for(std::min(left, pause));
+    return 1;
+  }
+
+  sqlite3* connection = nullptr;
+  std::string file;
+  std::chrono::steady_clock::duration busy_timeout{};
+  std::chrono::steady_clock::time_point busy_since;
+  int64_t wal_pages = 0;
+  std::unordered_map<std::string_view, Cached> statements;
+};
+
+Database::Database(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+Database::Database(Database&&) noexcept = default;
+Database& Database::operator=(Database&&) noexcept = default;
+Database::~Database() = default;
+
+absl::StatusOr<Database> Database::Open(const std::string& file,
+                                        const DatabaseOptions& options) {
+  NIXQ_ASSIGN_OR_RETURN(std::string canonical, CanonicalFile(file));
+  auto impl = std::make_unique<Impl>();
+  impl->file = file;
+  impl->busy_timeout = absl::ToChronoNanoseconds(options.busy_timeout);
+  int flags =
+      SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_NOFOLLOW | SQLITE_OPEN_PRIVATECACHE |
+      SQLITE_OPEN_EXRESCODE |
+      (options.read_only ? SQLITE_OPEN_READONLY : SQLITE_OPEN_READWRITE);
+  NIXQ_RETURN_IF_ERROR(impl->Check(
+      sqlite3_open_v2(canonical.c_str(), &impl->connection, flags, nullptr)));
+  sqlite3* connection = impl->connection;
+  NIXQ_RETURN_IF_ERROR(
+      impl->Check(sqlite3_busy_handler(connection, &Impl::Busy, impl.get())));
+  // Also switches SQLite's own checkpoints after commits off: they are this
+  // hook's default.
+  sqlite3_wal_hook(
+      connection,
+      [](void* self, sqlite3*, const char*, int pages) {
+        static_cast<Impl*>(self)->wal_pages = pages;
+        return SQLITE_OK;
+      },
+      impl.get());
+  NIXQ_RETURN_IF_ERROR(impl->Check(sqlite3_db_config(
+      connection, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, nullptr)));
+  // Opened read-write, SQLite falls back to read-only without a word.
+  if (!options.read_only && sqlite3_db_readonly(connection, "main") == 1) {
+    return absl::PermissionDeniedError(
+        absl::StrFormat("%s: not ours to write", file));
+  }
+  Database database(std::move(impl));
+  std::string pragmas = absl::StrFormat(
+      "PRAGMA cache_size=-%d; PRAGMA synchronous=%s; PRAGMA fullfsync=1;",
+      options.cache_kib, options.flush_commits ? "FULL" : "NORMAL");
+  NIXQ_RETURN_IF_ERROR(database.Execute(pragmas));
+  return database;
+}
+
+absl::StatusOr<std::string> Database::MakeImage(const std::string& sql) {
+  auto impl = std::make_unique<Impl>();
+  NIXQ_RETURN_IF_ERROR(
+      impl->Check(sqlite3_open(":memory:", &impl->connection)));
+  NIXQ_RETURN_IF_ERROR(impl->Check(
+      sqlite3_exec(impl->connection, sql.c_str(), nullptr, nullptr, nullptr)));
+  sqlite3_int64 size = 0;
+  unsigned char* bytes = sqlite3_serialize(impl->connection, "main", &size, 0);
+  if (bytes == nullptr) {
+    return absl::ResourceExhaustedError("no memory for a new database");
+  }
+  std::string image(reinterpret_cast<char*>(bytes), size);
+  sqlite3_free(bytes);
+  // The file format's write and read versions: 2 is WAL
+  // (https://sqlite.org/fileformat2.html#file_format_version_numbers).
+  image[18] = 2;
+  image[19] = 2;
+  return image;
+}
+
+absl::StatusOr<Statement> Database::Prepare(std::string_view sql) {
+  Impl::Cached& cached = impl_->statements[sql];
+  if (cached.statement != nullptr && !cached.in_use) {
+    cached.in_use = true;
+    return Statement(impl_->connection, cached.statement, &cached.in_use);
+  }
+  sqlite3_stmt* statement = nullptr;
+  NIXQ_RETURN_IF_ERROR(impl_->Check(sqlite3_prepare_v3(
+      impl_->connection, sql.data(), static_cast<int>(sql.size()),
+      SQLITE_PREPARE_PERSISTENT, &statement, nullptr)));
+  if (cached.in_use) return Statement(impl_->connection, statement, nullptr);
+  cached.statement = statement;
+  cached.in_use = true;
+  return Statement(impl_->connection, statement, &cached.in_use);
+}
+
+absl::Status Database::Execute(const std::string& sql) {
+  return impl_->Check(
+      sqlite3_exec(impl_->connection, sql.c_str(), nullptr, nullptr, nullptr));
+}
+
+absl::StatusOr<std::optional<int64_t>> Database::QueryInt(
+    std::string_view sql) {
+  NIXQ_ASSIGN_OR_RETURN(Statement statement, Prepare(sql));
+  NIXQ_ASSIGN_OR_RETURN(bool row, statement.Step());
+  if (!row || statement.IsNull(0)) return std::nullopt;
+  return statement.Int(0);
+}
+
+int64_t Database::Changes() const { return sqlite3_changes(impl_->connection); }
+
+int64_t Database::LastInsertId() const {
+  return sqlite3_last_insert_rowid(impl_->connection);
+}
+
+int64_t Database::PagesWritten() const {
+  int current = 0;
+  int highest = 0;
+  sqlite3_db_status(impl_->connection, SQLITE_DBSTATUS_CACHE_WRITE, &current,
+                    &highest, 0);
+  return current;
+}
+
+absl::Status Database::Checkpoint(CheckpointMode mode) {
+  auto busy_timeout = std::exchange(
+      impl_->busy_timeout, std::chrono::steady_clock::duration::zero());
+  int code = sqlite3_wal_checkpoint_v2(impl_->connection, "main",
+                                       mode == CheckpointMode::kPassive
+                                           ? SQLITE_CHECKPOINT_PASSIVE
+                                           : SQLITE_CHECKPOINT_TRUNCATE,
+                                       nullptr, nullptr);
+  impl_->busy_timeout = busy_timeout;
+  if ((code & 0xff) == SQLITE_BUSY) return absl::OkStatus();
+  return impl_->Check(code);
+}
+
+int64_t Database::WalPages() const { return impl_->wal_pages; }
+
+const std::string& Database::file() const { return impl_->file; }
+
+// --- Transaction ------------------------------------------------------------
+
+absl::StatusOr<Transaction> Transaction::Begin(Database& database) {
+  NIXQ_RETURN_IF_ERROR(database.Execute("BEGIN IMMEDIATE"));
+  return Transaction(&database);
+}
+
+absl::StatusOr<Transaction> Transaction::BeginRead(Database& database) {
+  NIXQ_RETURN_IF_ERROR(database.Execute("BEGIN DEFERRED"));
+  return Transaction(&database);
+}
+
+Transaction::Transaction(Transaction&& other) noexcept
+    : database_(std::exchange(other.database_, nullptr)) {}
+
+Transaction::~Transaction() {
+  // Fails when SQLite has already rolled back by itself, which is as good.
+  if (database_ != nullptr) database_->Execute("ROLLBACK").IgnoreError();
+}
+
+absl::Status Transaction::Commit() {
+  NIXQ_RETURN_IF_ERROR(database_->Execute("COMMIT"));
+  database_ = nullptr;
+  return absl::OkStatus();
+}
+
+}  // namespace nixq
