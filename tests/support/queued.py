@@ -57,13 +57,12 @@ class Queued:
         self.notify_file = os.path.join(base, "notify.sock")
         os.makedirs(self.state_dir, exist_ok=True)
         self.tables = {
-            "": {"state-dir": self.state_dir},
+            "": {"state-dir": self.state_dir, "log-level": "debug"},
             "nix": {"store-dir": nix.store_dir, "state-dir": nix.state_dir,
                     "daemon-socket": nix.socket},
             "roots": {"directory": nix.roots_dir},
             # The shortest that is still a schedule: tests wait for retries.
             "retry": {"min-delay": "50ms", "max-delay": "400ms"},
-            "log": {"level": "debug"},
         }
         if key_files:
             self.tables["signing"] = {"key-files": list(key_files)}
