@@ -64,6 +64,7 @@ class PipedChild {
   PipedChild& operator=(PipedChild&& other) noexcept;
   ~PipedChild();
 
+  int pid() const { return pid_; }
   int to_child() const { return to_child_.get(); }
   int from_child() const { return from_child_.get(); }
 
