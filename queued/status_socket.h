@@ -17,9 +17,9 @@ namespace nixq {
 
 // One thing that is being done.
 struct LiveTransfer {
-  std::string path;    // full store path; "" for a batch
+  std::string path;  // full store path; "" for a batch
   std::string target;
-  std::string phase;   // "planning", "sending", "showing", "copying"
+  std::string phase;         // "planning", "sending", "showing", "copying"
   uint64_t done_bytes = 0;   // NAR bytes
   uint64_t total_bytes = 0;  // 0: not known
   absl::Time since;

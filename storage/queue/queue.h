@@ -162,7 +162,8 @@ class Queue {
   absl::Status DelayDerivation(int64_t id, absl::Time next_attempt,
                                const std::string& error_text);
   // Which of these full paths have a row.
-  absl::StatusOr<std::vector<bool>> Known(const std::vector<std::string>& paths);
+  absl::StatusOr<std::vector<bool>> Known(
+      const std::vector<std::string>& paths);
 
   // --- Work ----------------------------------------------------------------
   // Claims due queued jobs (and sending ones whose lease has run out) of one
@@ -190,9 +191,10 @@ class Queue {
   // Makes all sending jobs queued and due (a new daemon's first act; it holds
   // the lock that says that there is no other). Returns how many.
   absl::StatusOr<int64_t> ReleaseAll();
-  // When the next queued job of a configured, not paused target is due, or a
-  // derivation; nullopt: nothing waits.
-  absl::StatusOr<std::optional<absl::Time>> NextDue();
+  // The first time after `after` at which a queued job of a configured, not
+  // paused target becomes due, or a derivation; nullopt: none will. (What was
+  // due before `after` is for Claim to find.)
+  absl::StatusOr<std::optional<absl::Time>> NextDue(absl::Time after);
 
   // --- Roots ---------------------------------------------------------------
   struct PathRow {

@@ -1,0 +1,389 @@
+// The daemon's work: carrying out what the scheduler says, and writing down
+// what became of it.
+#include <utility>
+
+#include "queued/daemon.h"
+#include "queued/prune.h"
+#include "storage/base/status.h"
+
+namespace nixq {
+namespace {
+
+constexpr size_t kDerivationsAtOnce = 50;
+constexpr absl::Duration kFlushRetry = absl::Seconds(1);
+
+}  // namespace
+
+void Daemon::StartActions(absl::Time now) {
+  if (stopping_) return;
+  for (Action& action : scheduler_.Next(now)) {
+    switch (action.kind) {
+      case Action::Kind::kClaim:
+        StartClaim(action);
+        break;
+      case Action::Kind::kSend:
+        StartSend(std::move(action));
+        break;
+      case Action::Kind::kShow:
+        StartShow(std::move(action));
+        break;
+      case Action::Kind::kCopy:
+        StartCopy(std::move(action));
+        break;
+    }
+  }
+}
+
+// --- Claims and plans -------------------------------------------------------
+
+void Daemon::StartClaim(const Action& action) {
+  absl::StatusOr<std::vector<ClaimedJob>> jobs = queue_.Claim(
+      action.target_id, action.limit, parts_.clock.Now() + kLeaseLength);
+  Say("claim", jobs.status());
+  const size_t count = jobs.ok() ? jobs->size() : 0;
+  scheduler_.Claimed(action.target_id, action.limit, count);
+  if (count > 0) {
+    StartPlan(TargetOf(action.target_id), action.started, *std::move(jobs));
+  }
+}
+
+void Daemon::StartPlan(Target& target, absl::Time started,
+                       std::vector<ClaimedJob> jobs) {
+  pool_->Run([this, &target, started, jobs = std::move(jobs)] {
+    std::unique_ptr<Transfers::Entry> entry =
+        transfers_.Start({.path = jobs.size() == 1 ? jobs[0].path : "",
+                          .target = target.config().name,
+                          .phase = "planning",
+                          .since = started});
+    Plan plan = planner_.Make(target, jobs, cancel_);
+    entry.reset();
+    mailbox_.Post([this, id = target.id(), started, jobs,
+                   plan = std::move(plan)]() mutable {
+      FinishPlan(id, started, jobs, std::move(plan));
+    });
+  });
+}
+
+void Daemon::FinishPlan(int64_t target_id, absl::Time started,
+                        const std::vector<ClaimedJob>& jobs, Plan plan) {
+  const absl::Time now = parts_.clock.Now();
+  if (!plan.status.ok() && !absl::IsCancelled(plan.status)) {
+    log_.Warning("plan-failed", {{"target", TargetOf(target_id).config().name},
+                                 {"jobs", static_cast<uint64_t>(jobs.size())},
+                                 {"code", CodeName(plan.status.code())},
+                                 {"why", std::string(plan.status.message())}});
+  }
+  std::vector<Queue::ReferenceClaim> claims;
+  if (plan.status.ok() && !plan.missing_references.empty()) {
+    std::vector<NewPath> references;
+    for (const PathInfo& info : plan.missing_references) {
+      NewPath path;
+      path.path = store_dir_.Print(info.path);
+      if (info.deriver.has_value()) {
+        path.deriver = store_dir_.Print(*info.deriver);
+      }
+      path.source = "reference";
+      path.nar_size_bytes = info.nar_size_bytes;
+      path.root = RootState::kNone;
+      references.push_back(std::move(path));
+    }
+    absl::StatusOr<std::vector<Queue::ReferenceClaim>> claimed =
+        queue_.ClaimReferences(target_id, references, now + kLeaseLength);
+    if (claimed.ok()) {
+      claims = *std::move(claimed);
+    } else {
+      Say("claim-references", claimed.status());
+      plan = Plan{};
+      plan.status = claimed.status();
+      plan.store_failed = true;
+    }
+  }
+  scheduler_.Planned(target_id, started, now, jobs, std::move(plan), claims);
+}
+
+// --- Sending ----------------------------------------------------------------
+
+void Daemon::StartSend(Action action) {
+  Target& target = TargetOf(action.target_id);
+  pool_->Run([this, &target, action = std::move(action)] {
+    const PathInfo& info = *action.info;
+    std::unique_ptr<Transfers::Entry> entry =
+        transfers_.Start({.path = store_dir_.Print(info.path),
+                          .target = target.config().name,
+                          .phase = "sending",
+                          .total_bytes = info.nar_size_bytes,
+                          .since = action.started});
+    Scheduler::SendResult result;
+    result.narinfo = target.cache().SendNar(info, entry->progress(), cancel_);
+    if (result.narinfo.ok() && action.show) {
+      entry->set_phase("showing");
+      result.shown = target.cache().Show(*result.narinfo, cancel_);
+      result.was_shown = true;
+      if (result.shown.ok()) target.known().Add(info.path, parts_.clock.Now());
+    }
+    entry.reset();
+    mailbox_.Post([this, id = target.id(), path = info.path,
+                   started = action.started,
+                   result = std::move(result)]() mutable {
+      scheduler_.Sent(id, path, started, parts_.clock.Now(), std::move(result));
+    });
+  });
+}
+
+void Daemon::StartShow(Action action) {
+  Target& target = TargetOf(action.target_id);
+  pool_->Run([this, &target, action = std::move(action)] {
+    const StorePath path = action.narinfo->info.path;
+    std::unique_ptr<Transfers::Entry> entry =
+        transfers_.Start({.path = store_dir_.Print(path),
+                          .target = target.config().name,
+                          .phase = "showing",
+                          .since = action.started});
+    const absl::Status status = target.cache().Show(*action.narinfo, cancel_);
+    if (status.ok()) target.known().Add(path, parts_.clock.Now());
+    entry.reset();
+    mailbox_.Post(
+        [this, id = target.id(), path, started = action.started, status] {
+          scheduler_.Shown(id, path, started, parts_.clock.Now(), status);
+        });
+  });
+}
+
+void Daemon::StartCopy(Action action) {
+  Target& target = TargetOf(action.target_id);
+  pool_->Run([this, &target, action = std::move(action)] {
+    std::vector<StorePath> paths;
+    uint64_t bytes = 0;
+    for (const PathInfo& info : action.paths) {
+      paths.push_back(info.path);
+      bytes += info.nar_size_bytes;
+    }
+    std::unique_ptr<Transfers::Entry> entry = transfers_.Start(
+        {.path = paths.size() == 1 ? store_dir_.Print(paths[0]) : "",
+         .target = target.config().name,
+         .phase = "copying",
+         .total_bytes = bytes,
+         .since = action.started});
+    std::vector<Scheduler::CopyResult> results;
+    for (CopyOutcome& outcome : target.ssh().Copy(
+             paths, [&](uint64_t done) { entry->progress().store(done); },
+             cancel_)) {
+      results.push_back({outcome.path, std::move(outcome.status)});
+    }
+    entry.reset();
+    mailbox_.Post([this, id = target.id(), started = action.started,
+                   results = std::move(results)] {
+      scheduler_.Copied(id, started, parts_.clock.Now(), results);
+    });
+  });
+}
+
+// --- Derivations ------------------------------------------------------------
+
+void Daemon::ResolveDerivations() {
+  if (resolving_ || stopping_) return;
+  absl::StatusOr<std::vector<PendingDerivation>> due =
+      queue_.DueDerivations(kDerivationsAtOnce);
+  Say("derivations", due.status());
+  if (!due.ok() || due->empty()) return;
+  resolving_ = true;
+  pool_->Run([this, due = *std::move(due)] {
+    using Outputs =
+        absl::StatusOr<std::map<std::string, std::optional<StorePath>>>;
+    std::vector<std::pair<PendingDerivation, Outputs>> resolved;
+    for (const PendingDerivation& derivation : due) {
+      absl::StatusOr<StorePath> path = store_dir_.ParsePath(derivation.path);
+      Outputs outputs = path.ok() ? store_->QueryDerivationOutputs(*path)
+                                  : Outputs(path.status());
+      if (outputs.ok()) {
+        // The roots come later, and a collection may be running.
+        std::vector<StorePath> known;
+        for (const auto& [name, output] : *outputs) {
+          if (output.has_value()) known.push_back(*output);
+        }
+        if (absl::Status held = store_->AddTempRoots(known); !held.ok()) {
+          outputs = held;
+        }
+      }
+      resolved.emplace_back(derivation, std::move(outputs));
+    }
+    mailbox_.Post([this, resolved = std::move(resolved)] {
+      resolving_ = false;
+      for (const auto& [derivation, outputs] : resolved) {
+        FinishDerivation(derivation, outputs);
+      }
+      scheduler_.Poke();
+    });
+  });
+}
+
+void Daemon::FinishDerivation(
+    const PendingDerivation& derivation,
+    const absl::StatusOr<std::map<std::string, std::optional<StorePath>>>&
+        outputs) {
+  const absl::Time now = parts_.clock.Now();
+  std::vector<NewPath> paths;
+  std::string why;
+  if (outputs.ok()) {
+    for (const auto& [name, output] : *outputs) {
+      if (!output.has_value()) continue;
+      if (roots_.has_value()) {
+        Say("no-root", Annotate(roots_->Hold(*output), derivation.path));
+      }
+      InboxEntry entry;
+      entry.path = store_dir_.Print(*output);
+      entry.deriver = derivation.path;
+      entry.source = derivation.source;
+      paths.push_back(intake_.Understand(entry));
+    }
+    if (paths.empty()) why = "none of its outputs is built";
+  } else if (absl::IsNotFound(outputs.status())) {
+    log_.Error("derivation-gone",
+               {{"path", derivation.path},
+                {"why", std::string(outputs.status().message())}});
+    Say("derivations", queue_.ResolveDerivation(derivation.id, {}));
+    return;
+  } else {
+    why = std::string(outputs.status().message());
+  }
+  if (why.empty()) {
+    log_.Info("derivation-resolved",
+              {{"path", derivation.path},
+               {"outputs", static_cast<uint64_t>(paths.size())}});
+    Say("derivations", queue_.ResolveDerivation(derivation.id, paths));
+    return;
+  }
+  const absl::Duration delay =
+      Backoff(RetryPolicy{config_.retry_min_delay, config_.retry_max_delay,
+                          config_.retry_max_attempts},
+              derivation.attempts + 1, parts_.random.NextUnit(), std::nullopt);
+  log_.Warning("derivation-waits", {{"path", derivation.path},
+                                    {"attempt", derivation.attempts + 1},
+                                    {"why", why}});
+  Say("derivations", queue_.DelayDerivation(derivation.id, now + delay, why));
+}
+
+// --- Writing down -----------------------------------------------------------
+
+bool Daemon::Flush(absl::Time now) {
+  std::vector<Settlement> fresh = scheduler_.TakeSettlements();
+  unsettled_.insert(unsettled_.end(), std::make_move_iterator(fresh.begin()),
+                    std::make_move_iterator(fresh.end()));
+  for (const Scheduler::Note& note : scheduler_.TakeNotes()) LogNote(note);
+  if (!unsettled_.empty()) {
+    if (now < flush_again_at_) return false;
+    absl::Status status = queue_.Settle(unsettled_);
+    if (!status.ok()) {
+      Say("settle", status);
+      flush_again_at_ = now + kFlushRetry;
+      return false;
+    }
+    unsettled_.clear();
+    Say("roots",
+        EndFinishedHolds(queue_, roots_.has_value() ? &*roots_ : nullptr,
+                         store_dir_, config_.roots_systems)
+            .status());
+  }
+  for (const TargetRow& row : scheduler_.TakeHealth(now)) {
+    LogHealth(row);
+    Say("targets", queue_.SaveTargetHealth(row));
+  }
+  return true;
+}
+
+void Daemon::LogNote(const Scheduler::Note& note) {
+  const std::string& target = TargetOf(note.target_id).config().name;
+  const std::string why(note.status.message());
+  switch (note.verb) {
+    case Settlement::Verb::kDone:
+      if (note.outcome == JobOutcome::kSent) {
+        ++sent_paths_;
+        sent_bytes_ += note.sent_size_bytes;
+        log_.Info("sent", {{"path", note.path},
+                           {"target", target},
+                           {"nar_bytes", note.nar_size_bytes},
+                           {"bytes", note.sent_size_bytes},
+                           {"ms", note.duration},
+                           {"attempt", note.attempt}});
+      } else {
+        const LogLevel level = note.outcome == JobOutcome::kGone
+                                   ? LogLevel::kWarning
+                                   : LogLevel::kInfo;
+        log_.Write(level, Name(note.outcome),
+                   {{"path", note.path}, {"target", target}, {"why", why}});
+      }
+      break;
+    case Settlement::Verb::kPark:
+      log_.Write(note.corrupt ? LogLevel::kError : LogLevel::kWarning,
+                 note.corrupt ? "CORRUPT" : "parked",
+                 {{"path", note.path},
+                  {"target", target},
+                  {"attempt", note.attempt},
+                  {"code", CodeName(note.status.code())},
+                  {"why", why}});
+      break;
+    case Settlement::Verb::kRetry:
+      log_.Warning("retry", {{"path", note.path},
+                             {"target", target},
+                             {"attempt", note.attempt},
+                             {"in_ms", *note.next_attempt - parts_.clock.Now()},
+                             {"code", CodeName(note.status.code())},
+                             {"why", why}});
+      break;
+    case Settlement::Verb::kRelease:
+      log_.Debug("released",
+                 {{"path", note.path}, {"target", target}, {"why", why}});
+      break;
+  }
+}
+
+void Daemon::LogHealth(const TargetRow& row) {
+  TargetHealth& said = said_health_[row.id];
+  if (row.health == TargetHealth::kOk) {
+    if (said != TargetHealth::kOk)
+      log_.Info("target-ok", {{"target", row.name}});
+  } else if (row.health != TargetHealth::kUnknown) {
+    log_.Warning(row.health == TargetHealth::kRefused ? "target-refused"
+                                                      : "target-unreachable",
+                 {{"target", row.name},
+                  {"failures", row.failures},
+                  {"next_probe_ms", row.retry_at - parts_.clock.Now()},
+                  {"code", row.error_code},
+                  {"why", row.error_text}});
+  }
+  said = row.health;
+}
+
+void Daemon::Prune(absl::Time now) {
+  if (roots_.has_value()) {
+    absl::StatusOr<PruneReport> report =
+        PruneRoots(&queue_, *roots_, store_dir_, config_.roots_max_age, now,
+                   /*dry_run=*/false);
+    Say("prune", report.status());
+    if (report.ok()) {
+      for (const PruneReport::Root& root : report->removed) {
+        log_.Info("pruned", {{"path", root.path}});
+      }
+      log_.Info("prune",
+                {{"removed", static_cast<uint64_t>(report->removed.size())},
+                 {"kept", static_cast<uint64_t>(report->kept.size())}});
+    }
+  }
+  for (auto& [id, target] : targets_) {
+    if (!target->config().pin_remote) continue;
+    pool_->Run([this, &target = *target] {
+      absl::Status status = target.Prepare(cancel_);
+      absl::StatusOr<int> removed =
+          status.ok() ? target.ssh().PruneRemote(config_.roots_max_age, cancel_)
+                      : absl::StatusOr<int>(status);
+      mailbox_.Post([this, name = target.config().name, removed] {
+        Say("prune-remote", Annotate(removed.status(), name));
+        if (removed.ok()) {
+          log_.Info("prune-remote", {{"target", name}, {"removed", *removed}});
+        }
+      });
+    });
+  }
+}
+
+}  // namespace nixq

@@ -1,0 +1,295 @@
+#include "queued/planner.h"
+
+#include <algorithm>
+#include <map>
+#include <set>
+#include <utility>
+
+#include "absl/strings/str_format.h"
+#include "storage/base/status.h"
+#include "storage/base/text.h"
+#include "storage/nix/closure.h"
+
+namespace nixq {
+namespace {
+
+constexpr size_t kLargestClosure = 1'000'000;
+
+// Why the filters of a target leave a path out; "" if they do not.
+std::string WhySkipped(const TargetConfig& config, const ClaimedJob& job,
+                       const PathInfo& info) {
+  const std::string name(info.path.name());
+  auto matches = [&](const std::string& glob) { return GlobMatch(glob, name); };
+  if (std::none_of(config.include.begin(), config.include.end(), matches)) {
+    return "matches no pattern of include";
+  }
+  for (const std::string& glob : config.exclude) {
+    if (matches(glob)) return "matches exclude = \"" + glob + "\"";
+  }
+  if (config.max_nar_size_bytes.has_value() &&
+      info.nar_size_bytes > *config.max_nar_size_bytes) {
+    return absl::StrFormat("%d bytes of NAR, more than max-nar-size",
+                           info.nar_size_bytes);
+  }
+  if (!config.systems.empty() && !job.system.empty() &&
+      std::find(config.systems.begin(), config.systems.end(), job.system) ==
+          config.systems.end()) {
+    return "system " + job.system + " is not in systems";
+  }
+  if (info.path.IsDerivation()) return "derivations are not uploaded";
+  return "";
+}
+
+bool SignedByOne(const PathInfo& info, const std::vector<std::string>& names) {
+  for (const std::string& name : names) {
+    for (const std::string& signature : info.signatures) {
+      if (signature.starts_with(name + ":")) return true;
+    }
+  }
+  return false;
+}
+
+}  // namespace
+
+absl::StatusOr<std::vector<PathInfo>> FindMissing(
+    const std::vector<PathInfo>& closure, const std::vector<StorePath>& roots,
+    absl::FunctionRef<
+        absl::StatusOr<std::vector<bool>>(const std::vector<StorePath>&)>
+        present) {
+  std::map<StorePath, const PathInfo*> unknown;
+  for (const PathInfo& info : closure) unknown.emplace(info.path, &info);
+  const std::map<StorePath, const PathInfo*> all = unknown;
+  std::set<StorePath> missing;
+
+  // A path that is shown vouches for its closure, but not for what is known
+  // to be missing, nor for what only that leads to.
+  auto settle_closure = [&](const StorePath& path) {
+    std::vector<StorePath> stack = {path};
+    while (!stack.empty()) {
+      const StorePath next = stack.back();
+      stack.pop_back();
+      if (missing.contains(next) || unknown.erase(next) == 0) continue;
+      for (const StorePath& r : all.at(next)->references) stack.push_back(r);
+    }
+  };
+
+  std::vector<StorePath> frontier;  // unknown, to be asked about now
+  for (const StorePath& root : roots) {
+    if (unknown.contains(root)) frontier.push_back(root);
+  }
+  for (int depth = 2; !frontier.empty(); depth = std::min(depth * 2, 1 << 20)) {
+    NIXQ_ASSIGN_OR_RETURN(std::vector<bool> shown, present(frontier));
+    std::vector<StorePath> level;
+    for (size_t i = 0; i < frontier.size(); ++i) {
+      if (shown[i]) continue;
+      unknown.erase(frontier[i]);
+      missing.insert(frontier[i]);
+      level.push_back(frontier[i]);
+    }
+    for (size_t i = 0; i < frontier.size(); ++i) {
+      if (shown[i]) settle_closure(frontier[i]);
+    }
+    std::set<StorePath> next;
+    for (int d = 0; d < depth && !level.empty(); ++d) {
+      std::vector<StorePath> below;
+      for (const StorePath& path : level) {
+        for (const StorePath& reference : all.at(path)->references) {
+          if (!unknown.contains(reference)) continue;
+          if (next.insert(reference).second) below.push_back(reference);
+        }
+      }
+      level = std::move(below);
+    }
+    frontier.assign(next.begin(), next.end());
+  }
+  std::vector<PathInfo> result;
+  for (const PathInfo& info : closure) {
+    if (missing.contains(info.path)) result.push_back(info);
+  }
+  return result;
+}
+
+Planner::Planner(StoreDir store_dir, Store& store, Signer& signer, Clock& clock)
+    : store_dir_(std::move(store_dir)),
+      store_(store),
+      signer_(signer),
+      clock_(clock) {}
+
+void Planner::Sort(const Target& target, const std::vector<ClaimedJob>& jobs,
+                   Plan& plan) {
+  std::vector<StorePath> paths;
+  std::vector<const ClaimedJob*> askable;
+  for (const ClaimedJob& job : jobs) {
+    absl::StatusOr<StorePath> path = store_dir_.ParsePath(job.path);
+    if (!path.ok()) {
+      plan.failed.push_back({job, BlamePath(path.status())});
+      continue;
+    }
+    paths.push_back(*std::move(path));
+    askable.push_back(&job);
+  }
+  absl::StatusOr<std::vector<std::optional<PathInfo>>> infos =
+      store_.QueryPathInfos(paths);
+  if (!infos.ok()) {
+    plan.status = Annotate(infos.status(), "local store");
+    plan.store_failed = true;
+    return;
+  }
+  for (size_t i = 0; i < paths.size(); ++i) {
+    if (!(*infos)[i].has_value()) {
+      plan.finished.push_back({*askable[i], JobOutcome::kGone,
+                               "not in the local store any more", 0});
+      continue;
+    }
+    PathInfo& info = *(*infos)[i];
+    const std::string why = WhySkipped(target.config(), *askable[i], info);
+    if (!why.empty()) {
+      plan.finished.push_back(
+          {*askable[i], JobOutcome::kSkipped, why, info.nar_size_bytes});
+      continue;
+    }
+    plan.missing.push_back({*askable[i], std::move(info)});
+  }
+}
+
+Plan Planner::Make(Target& target, const std::vector<ClaimedJob>& jobs,
+                   const Cancellation& cancel) {
+  Plan plan;
+  plan.status = target.Prepare(cancel);
+  if (!plan.status.ok()) return plan;
+  Sort(target, jobs, plan);
+  if (!plan.status.ok()) return plan;
+  plan.status = cancel.Check();
+  if (plan.status.ok()) plan.status = SignAll(target, plan);
+  if (plan.status.ok()) plan.status = Closure(target, plan, cancel);
+  return plan;
+}
+
+// Signs what was enqueued. What goes to a Nix store over SSH takes its
+// signatures from the local store, so there its closure is signed as well.
+absl::Status Planner::SignAll(Target& target, Plan& plan) {
+  if (!signer_.has_keys()) return absl::OkStatus();
+  std::vector<PathInfo*> infos;
+  for (Plan::Missing& missing : plan.missing) infos.push_back(&missing.info);
+  nixq::Closure closure;
+  if (target.config().kind == TargetKind::kSsh && target.config().closure) {
+    std::vector<StorePath> roots;
+    for (const Plan::Missing& missing : plan.missing) {
+      roots.push_back(missing.info.path);
+    }
+    const absl::Time now = clock_.Now();
+    absl::StatusOr<nixq::Closure> found =
+        ComputeClosure(store_, roots, kLargestClosure, [&](const PathInfo& p) {
+          return !target.known().Contains(p.path, now);
+        });
+    if (!found.ok()) {
+      plan.store_failed = true;
+      return found.status();
+    }
+    closure = *std::move(found);
+    std::set<StorePath> own(roots.begin(), roots.end());
+    for (PathInfo& info : closure.paths) {
+      if (!own.contains(info.path)) infos.push_back(&info);
+    }
+  }
+  absl::Status status = signer_.Sign(infos);
+  if (!status.ok()) {
+    plan.store_failed = true;
+    return Annotate(status, "adding signatures to the local store");
+  }
+  for (const PathInfo& info : closure.paths) {
+    target.known().Add(info.path, clock_.Now());
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Planner::Closure(Target& target, Plan& plan,
+                              const Cancellation& cancel) {
+  if (target.config().kind == TargetKind::kSsh || plan.missing.empty()) {
+    return absl::OkStatus();
+  }
+  std::map<StorePath, Plan::Missing> claimed;
+  std::vector<StorePath> roots;
+  for (Plan::Missing& missing : plan.missing) {
+    roots.push_back(missing.info.path);
+    StorePath path = missing.info.path;
+    claimed.emplace(std::move(path), std::move(missing));
+  }
+  plan.missing.clear();
+
+  std::vector<PathInfo> closure;
+  const absl::Time now = clock_.Now();
+  if (target.config().closure && target.config().kind != TargetKind::kLocal) {
+    absl::StatusOr<nixq::Closure> found = ComputeClosure(
+        store_, roots, kLargestClosure, [&](const PathInfo& info) {
+          if (claimed.contains(info.path)) return true;
+          return !target.known().Contains(info.path, now) &&
+                 !SignedByOne(info, target.config().skip_signed_by);
+        });
+    if (!found.ok()) {
+      plan.store_failed = true;
+      return Annotate(found.status(), "closure");
+    }
+    closure = std::move(found->paths);
+  } else {
+    for (const auto& [path, missing] : claimed) closure.push_back(missing.info);
+  }
+
+  absl::StatusOr<std::vector<PathInfo>> missing =
+      FindMissing(closure, roots, [&](const std::vector<StorePath>& paths) {
+        return target.cache().Present(paths, cancel);
+      });
+  NIXQ_RETURN_IF_ERROR(missing.status());
+  for (std::unique_ptr<BinaryCache>& upstream : target.upstreams()) {
+    std::vector<StorePath> references;
+    for (const PathInfo& info : *missing) {
+      if (!claimed.contains(info.path)) references.push_back(info.path);
+    }
+    absl::StatusOr<std::vector<bool>> there =
+        upstream->Present(references, cancel);
+    // An upstream that cannot be asked is no reason to wait: send more.
+    if (!there.ok()) continue;
+    std::set<StorePath> skip;
+    for (size_t i = 0; i < references.size(); ++i) {
+      if ((*there)[i]) skip.insert(references[i]);
+    }
+    std::erase_if(*missing, [&](const PathInfo& info) {
+      return skip.contains(info.path);
+    });
+  }
+
+  std::set<StorePath> to_send;
+  std::vector<PathInfo*> unsigned_references;
+  for (PathInfo& info : *missing) {
+    to_send.insert(info.path);
+    if (!claimed.contains(info.path)) unsigned_references.push_back(&info);
+  }
+  absl::Status signed_status = signer_.Sign(unsigned_references);
+  if (!signed_status.ok()) {
+    plan.store_failed = true;
+    return Annotate(signed_status, "adding signatures to the local store");
+  }
+  for (const PathInfo& info : closure) {
+    if (!to_send.contains(info.path)) target.known().Add(info.path, now);
+  }
+  for (PathInfo& info : *missing) {
+    auto it = claimed.find(info.path);
+    if (it == claimed.end()) {
+      plan.missing_references.push_back(std::move(info));
+    } else if (target.config().kind == TargetKind::kLocal) {
+      plan.failed.push_back({it->second.job, BlamePath(absl::UnavailableError(
+                                                 target.config().url +
+                                                 " does not show it yet"))});
+    } else {
+      plan.missing.push_back(std::move(it->second));
+    }
+  }
+  for (const auto& [path, job] : claimed) {
+    if (to_send.contains(path)) continue;
+    plan.finished.push_back(
+        {job.job, JobOutcome::kPresent, "", job.info.nar_size_bytes});
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace nixq

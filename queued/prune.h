@@ -1,0 +1,44 @@
+// When a root may go: holds that have ended, pins that are too old.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "storage/nix/gc_roots.h"
+#include "storage/nix/store_path.h"
+#include "storage/queue/queue.h"
+
+namespace nixq {
+
+// Turns the holds of paths that have no open job any more into pins, or
+// removes their roots if their system is not one of `systems` (empty: all).
+// A path whose store object is gone loses its root. Returns how many paths.
+absl::StatusOr<size_t> EndFinishedHolds(
+    Queue& queue, GcRoots* roots, const StoreDir& store_dir,
+    const std::vector<std::string>& systems);
+
+struct PruneReport {
+  struct Root {
+    std::string path;  // full store path
+    absl::Duration age;
+    std::string why;  // of kept ones: "2 open jobs", "younger than 30d"
+    bool dangling = false;
+  };
+  std::vector<Root> removed;  // with `dry_run`: what would be
+  std::vector<Root> kept;
+  std::vector<StrangeEntry> strange;  // left alone
+};
+
+// Removes the roots that were made more than `max_age` before `now` and whose
+// path has no open job. Nothing but symlinks into the store directly inside
+// the roots directory is ever touched. `queue` is nullptr where there is no
+// queue yet: then age alone decides. Errors: those of GcRoots and Queue; what
+// was removed before stays removed.
+absl::StatusOr<PruneReport> PruneRoots(Queue* queue, GcRoots& roots,
+                                       const StoreDir& store_dir,
+                                       absl::Duration max_age, absl::Time now,
+                                       bool dry_run);
+
+}  // namespace nixq

@@ -1,0 +1,33 @@
+// The daemon's two sockets in its state directory: wake.sock (datagrams whose
+// content does not matter) and status.sock (one JSON document a connection).
+#pragma once
+
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "storage/base/io.h"
+
+namespace nixq {
+
+// "<state dir>/wake.sock", "<state dir>/status.sock".
+std::string WakeSocketFile(const std::string& state_dir);
+std::string StatusSocketFile(const std::string& state_dir);
+
+// Bound, non-blocking, mode 0660; what lay at the path (a socket of a dead
+// daemon) is replaced, anything but a socket is FAILED_PRECONDITION. Paths
+// too long for a socket address are reached through their directory.
+absl::StatusOr<UniqueFd> BindWakeSocket(const std::string& state_dir);
+absl::StatusOr<UniqueFd> BindStatusSocket(const std::string& state_dir);
+
+// Throws away the datagrams that have come.
+void DrainWakeSocket(int fd);
+
+// Takes waiting connections of the status socket, writes `text` to each
+// without waiting for a slow reader, and closes it.
+void AnswerStatus(int fd, const std::string& text);
+
+// A non-blocking socket of `type` connected to `file`; never waits.
+absl::StatusOr<UniqueFd> ConnectUnix(const std::string& file, int type);
+
+}  // namespace nixq

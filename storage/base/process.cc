@@ -1,0 +1,41 @@
+#include "storage/base/process.h"
+
+#include <fcntl.h>
+#include <sys/file.h>
+#include <sys/resource.h>
+
+#include <cerrno>
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
+
+#include "storage/base/status.h"
+
+namespace nixq {
+
+void DisableCoreDumps() {
+  const rlimit none = {0, 0};
+  setrlimit(RLIMIT_CORE, &none);
+}
+
+void ReturnFreedMemory() {
+#ifdef __GLIBC__
+  malloc_trim(0);
+#endif
+}
+
+absl::StatusOr<UniqueFd> LockFile(const std::string& file) {
+  UniqueFd fd(
+      open(file.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600));
+  if (!fd.valid()) return ErrnoError(errno, "open " + file);
+  if (flock(fd.get(), LOCK_EX | LOCK_NB) != 0) {
+    if (errno == EWOULDBLOCK) {
+      return absl::FailedPreconditionError(
+          file + ": another queued works on this state directory");
+    }
+    return ErrnoError(errno, "lock " + file);
+  }
+  return fd;
+}
+
+}  // namespace nixq

@@ -1,0 +1,21 @@
+// What a process says about itself to the kernel and to the allocator.
+#pragma once
+
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "storage/base/io.h"
+
+namespace nixq {
+
+// No core file of this process or its children: it would hold keys.
+void DisableCoreDumps();
+
+// Gives freed memory back to the system, where the allocator can.
+void ReturnFreedMemory();
+
+// Takes `file` (created with mode 0600) as a lock of this process, until the
+// descriptor goes. Never waits. FAILED_PRECONDITION: another process has it.
+absl::StatusOr<UniqueFd> LockFile(const std::string& file);
+
+}  // namespace nixq
