@@ -143,7 +143,8 @@ class InboxWriter::Impl {
                   entry.source, entry.created_unix_ms);
       NIXQ_RETURN_IF_ERROR(insert.Run());
     }
-    return transaction.Commit();
+    NIXQ_RETURN_IF_ERROR(transaction.Commit());
+    return database_.Flush();
   }
 
   // An empty file is an empty database (a person's `sqlite3 queue.db` leaves
@@ -161,7 +162,6 @@ class InboxWriter::Impl {
       return absl::DataLossError(absl::StrFormat(
           "%s: a database without an inbox; move it away", database_.file()));
     }
-    NIXQ_RETURN_IF_ERROR(database_.Execute("PRAGMA journal_mode = WAL"));
     NIXQ_ASSIGN_OR_RETURN(Transaction transaction,
                           Transaction::Begin(database_));
     NIXQ_RETURN_IF_ERROR(database_.Execute(InboxSql()));

@@ -19,9 +19,9 @@ enum class InboxKind { kOutput, kDerivation };
 struct InboxEntry {
   int64_t id = 0;  // set by reading
   InboxKind kind = InboxKind::kOutput;
-  std::string path;     // full store path
-  std::string deriver;  // full path of the .drv, or ""
-  bool named = true;    // Nix named it in OUT_PATHS (or a person did)
+  std::string path;             // full store path
+  std::string deriver;          // full path of the .drv, or ""
+  bool named = true;            // Nix named it in OUT_PATHS (or a person did)
   std::string source = "hook";  // "hook", "queuectl", "root", "spool"
   int64_t created_unix_ms = 0;
 };
@@ -48,8 +48,11 @@ class InboxWriter {
   ~InboxWriter();
 
   // Adds all entries in one transaction. When it returns OK they survive a
-  // power cut (WAL, synchronous = FULL). Errors as for Open; on error none
-  // is there.
+  // power cut: they are in the WAL, flushed. (The flush follows the commit
+  // rather than being in it, so that hooks that run at once share flushes;
+  // what it promises is that of synchronous = FULL.) Errors as for Open; on
+  // error none is there, except that a failed flush (UNAVAILABLE, EIO) leaves
+  // entries that a power cut may take.
   absl::Status Put(const std::vector<InboxEntry>& entries);
 
  private:

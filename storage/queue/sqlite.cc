@@ -235,6 +235,15 @@ class Database::Impl {
     return 1;
   }
 
+  // SQLite's handle of the WAL; nullptr if the database, once it has been
+  // read, is in another mode.
+  sqlite3_file* Wal() const {
+    sqlite3_file* wal = nullptr;
+    sqlite3_file_control(connection, "main", SQLITE_FCNTL_JOURNAL_POINTER,
+                         &wal);
+    return wal != nullptr && wal->pMethods != nullptr ? wal : nullptr;
+  }
+
   sqlite3* connection = nullptr;
   std::string file;
   std::chrono::steady_clock::duration busy_timeout{};
@@ -281,9 +290,16 @@ absl::StatusOr<Database> Database::Open(const std::string& file,
   }
   Database database(std::move(impl));
   std::string pragmas = absl::StrFormat(
-      "PRAGMA cache_size=-%d; PRAGMA synchronous=%s; PRAGMA fullfsync=1;",
-      options.cache_kib, options.flush_commits ? "FULL" : "NORMAL");
+      "PRAGMA cache_size=-%d; PRAGMA synchronous=NORMAL; PRAGMA fullfsync=1;",
+      options.cache_kib);
   NIXQ_RETURN_IF_ERROR(database.Execute(pragmas));
+  if (options.read_only || database.impl_->Wal() != nullptr) return database;
+  NIXQ_RETURN_IF_ERROR(database.Execute("PRAGMA journal_mode=WAL"));
+  NIXQ_RETURN_IF_ERROR(database.Execute("SELECT 1 FROM sqlite_schema"));
+  if (database.impl_->Wal() == nullptr) {
+    return absl::FailedPreconditionError(absl::StrFormat(
+        "%s: its file system does not allow SQLite's WAL mode", file));
+  }
   return database;
 }
 
@@ -348,6 +364,19 @@ int64_t Database::PagesWritten() const {
   sqlite3_db_status(impl_->connection, SQLITE_DBSTATUS_CACHE_WRITE, &current,
                     &highest, 0);
   return current;
+}
+
+absl::Status Database::Flush() {
+  sqlite3_file* wal = impl_->Wal();
+  if (wal == nullptr) {
+    return absl::FailedPreconditionError(
+        absl::StrFormat("%s: left its WAL mode", impl_->file));
+  }
+  int code = wal->pMethods->xSync(wal, SQLITE_SYNC_FULL | SQLITE_SYNC_DATAONLY);
+  return code == SQLITE_OK
+             ? absl::OkStatus()
+             : absl::UnavailableError(absl::StrFormat(
+                   "%s: flush: %s", impl_->file, sqlite3_errstr(code)));
 }
 
 absl::Status Database::Checkpoint(CheckpointMode mode) {

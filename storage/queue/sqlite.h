@@ -35,10 +35,6 @@ struct DatabaseOptions {
   // How long to wait for somebody else's write transaction. Polls with short
   // sleeps, since SQLite's locks have no queue.
   absl::Duration busy_timeout = absl::Seconds(5);
-  // Each commit survives a power cut. Costs one flush of the WAL per commit
-  // (0.3 to 10 ms). Without it a power cut undoes the newest commits, as a
-  // suffix, and never damages the file; a crash of the process undoes none.
-  bool flush_commits = true;
   // Memory for pages, per connection.
   int cache_kib = 2048;
 };
@@ -103,7 +99,9 @@ class Database {
  public:
   // Opens a file that exists. It must be a regular file, not a symlink
   // (DATA_LOSS otherwise); the directory may be reached through symlinks.
-  // Never checkpoints by itself, neither after commits nor on closing.
+  // Puts it into WAL mode if it is not, unless read-only
+  // (FAILED_PRECONDITION if its file system cannot do that). Never
+  // checkpoints by itself, neither after commits nor on closing.
   static absl::StatusOr<Database> Open(const std::string& file,
                                        const DatabaseOptions& options);
   // The bytes of a new database file, in WAL mode, made by `sql`.
@@ -125,6 +123,14 @@ class Database {
   int64_t LastInsertId() const;
   // Pages that this connection has written to the WAL.
   int64_t PagesWritten() const;
+
+  // Makes all commits until now, by whatever process, survive a power cut;
+  // without it a power cut undoes the newest ones, as a suffix, and never
+  // damages the file. (A crash of the process undoes none.) Costs one flush
+  // of the WAL (0.2 to 10 ms), and for the first in a connection one of the
+  // directory. Called after a transaction, not in it: then other writers do
+  // not wait for the disk, and flushes of several processes become one.
+  absl::Status Flush();
 
   enum class CheckpointMode {
     kPassive,   // what can be moved without waiting for anybody
