@@ -113,8 +113,7 @@ class PrivateNix(NixCommands):
             **(environment or {}),
         }
 
-#-- - \
-    The daemon -- -- -- -- -- -- -- -- -- -- -- -- -- -- -- -- -- -- -- -- -- -- -- -- -- -- -- --
+    # --- The daemon --------------------------------------------------------
 
     def start_daemon(self):
         if os.path.exists(self.socket):
@@ -129,7 +128,7 @@ class PrivateNix(NixCommands):
     def stop_daemon(self):
         if not self.daemon:
             return
-#Its workers are in sessions of their own.
+        # Its workers are in sessions of their own.
         workers = children.descendants(self.daemon.pid)
         self.daemon.end()
         children.kill_all(workers)
@@ -141,8 +140,7 @@ class PrivateNix(NixCommands):
         self.stop_daemon()
         remove_tree(self.base)
 
-#-- - \
-    Building -- -- -- -- -- -- -- -- -- -- -- -- -- -- -- -- -- -- -- -- -- -- -- -- -- -- -- -- --
+    # --- Building ----------------------------------------------------------
 
     def build(self, expression, *options, check=True, limit=600, **variables):
         """Builds; returns the output paths (or, check=False, the result)."""
@@ -219,8 +217,8 @@ def remove_tree(directory):
                        stderr=subprocess.DEVNULL)
     shutil.rmtree(directory, ignore_errors=True)
 
-#-- - \
-    Derivations to build -- -- -- -- -- -- -- -- -- -- -- -- -- -- -- -- -- -- -- -- -- -- -- -- --
+
+# --- Derivations to build --------------------------------------------------
 
 def derivation(name, script, **attributes):
     """One derivation, as a Nix expression; `script` is for /bin/sh.

@@ -1,0 +1,234 @@
+"""What comes into the queue other than by the inbox, and what leaves roots."""
+
+import os
+import sqlite3
+import subprocess
+import sys
+import unittest
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(
+    os.path.abspath(__file__))), "support"))
+# pylint: disable=wrong-import-position
+import binary_cache
+import nginx
+import private_nix
+import world
+
+
+class IntakeCase(world.WorldTest):
+    """A Nix without hook, and a daemon that is not yet running."""
+
+    def setUp(self):
+        super().setUp()
+        self.make_nix()  # without hook: tests run it, or do without
+        self.cache = binary_cache.BinaryCache(os.path.join(self.base, "c"))
+        self.queue = self.make_queue(
+            [{"name": "c", "url": "file://" + self.cache.directory}],
+            start=False)
+
+    def build(self, name):
+        return self.nix.build(private_nix.derivation(
+            name, f"echo {name} {self.salt} > $out"))[0]
+
+    def root(self, path, days_old=0):
+        os.makedirs(self.nix.roots_dir, exist_ok=True)
+        link = os.path.join(self.nix.roots_dir, os.path.basename(path))
+        if not os.path.lexists(link):
+            os.symlink(path, link)
+        subprocess.run(["touch", "-h", "-d", f"{days_old} days ago", link],
+                       check=True)
+        return link
+
+
+class Intake(IntakeCase):
+
+    def test_the_spool_is_read_at_start(self):
+        first, second = self.build("first"), self.build("second")
+        self.assertEqual(0, self.queue.run_hook([first]).returncode)
+        file = os.path.join(self.queue.state_dir, "queue.db")
+        lock = sqlite3.connect(file, isolation_level=None)
+        self.addCleanup(lock.close)
+        lock.execute("BEGIN IMMEDIATE")
+        self.assertEqual(0, self.queue.run_hook([second]).returncode)
+        lock.execute("ROLLBACK")
+        spool = os.path.join(self.queue.state_dir, "spool")
+        self.assertEqual(1, len(os.listdir(spool)))
+        self.queue.start()
+        self.queue.wait()
+        self.assert_whole(self.cache, [first, second])
+        self.assertEqual([], os.listdir(spool))
+
+    def test_a_spool_file_that_was_cut_short_is_kept_and_reported(self):
+        path = self.build("whole")
+        spool = os.path.join(self.queue.state_dir, "spool")
+        os.makedirs(spool)
+        with open(os.path.join(spool, "1-1-1.entries"), "w",
+                  encoding="ascii") as file:
+            file.write("nix-queued spool 1\noutp")
+        self.queue.run_hook([path])
+        self.queue.start()
+        self.queue.wait()
+        self.assert_whole(self.cache, [path])
+        self.assertEqual(["1-1-1.entries.bad"], os.listdir(spool))
+        self.assertIn("1-1-1.entries", self.queue.log())
+
+    def test_unknown_roots_are_adopted(self):
+        path = self.build("rooted")
+        self.root(path)
+        self.queue.start()
+        self.queue.wait(path)
+        self.assert_whole(self.cache, [path])
+        self.assertEqual("root", self.queue.value(
+            "SELECT source FROM paths WHERE path = ?", path))
+
+    def test_unknown_roots_are_left_when_told_so(self):
+        path = self.build("rooted")
+        link = self.root(path)
+        self.queue.tables["roots"]["adopt"] = False
+        self.queue.write_config()
+        self.queue.start()
+        self.queue.wait()
+        self.assertEqual([], self.cache.narinfo_keys())
+        self.assertTrue(os.path.islink(link))
+
+    def test_dangling_roots_are_reported(self):
+        gone = os.path.join(self.nix.store_dir,
+                            "0123456789abcdfghijklmnpqrsvwxyz-gone")
+        self.root(gone)
+        self.queue.start()
+        self.wait_until(lambda: "0123456789abcdfghijklmnpqrsvwxyz-gone"
+                        in self.queue.log(), "the log to name it")
+        self.queue.wait()
+        self.assertEqual([], self.queue.jobs())
+
+    def test_a_root_that_was_lost_is_made_again(self):
+        self.queue.tables["target"] = [
+            {"name": "away", "url": f"http://127.0.0.1:{nginx.free_port()}"}]
+        self.queue.write_config()
+        path = self.build("held")
+        self.queue.run_hook([path])
+        self.queue.start()
+        self.queue.wait_for_rows("SELECT 1 FROM paths WHERE root = 'hold'",
+                                 "the hold")
+        self.queue.stop()
+        link = os.path.join(self.nix.roots_dir, os.path.basename(path))
+        os.unlink(link)
+        self.queue.start()
+        self.wait_until(lambda: os.path.islink(link), "the root")
+        self.assertEqual(path, os.readlink(link))
+
+    def test_systems_whose_roots_go(self):
+        self.queue.tables["roots"]["systems"] = ["no-system"]
+        self.queue.write_config()
+        result = self.nix.run(["nix-instantiate", "-E", private_nix.derivation(
+            "x", f"echo {self.salt} > $out")])
+        drv = result.stdout.strip()
+        path = self.nix.run(["nix-store", "--realise", drv]).stdout.strip()
+        self.queue.run_hook([path], drv)
+        self.queue.start()
+        self.queue.wait()
+        link = os.path.join(self.nix.roots_dir, os.path.basename(path))
+        self.wait_until(lambda: not os.path.lexists(link), "the root to go",
+                        detail=self.queue.log_tail)
+        self.assert_whole(self.cache, [path])
+
+
+class Pruning(IntakeCase):
+
+    def strangers(self):
+        """Things that are none of ours, in the roots directory."""
+        directory = self.nix.roots_dir
+        os.makedirs(os.path.join(directory, "folder"), exist_ok=True)
+        inside = os.path.join(
+            directory, "folder", "0123456789abcdfghijklmnpqrsvwxyz-inside")
+        os.symlink(os.path.join(self.nix.store_dir,
+                                os.path.basename(inside)), inside)
+        with open(os.path.join(directory, "note"), "w",
+                  encoding="ascii") as file:
+            file.write("mine")
+        os.symlink("/etc/passwd", os.path.join(directory, "passwd"))
+        os.symlink(self.nix.store_dir, os.path.join(directory, "store"))
+        os.symlink("../profile", os.path.join(
+            directory, "0123456789abcdfghijklmnpqrsvwxyz-relative"))
+        for name in os.listdir(directory) + [inside]:
+            subprocess.run(["touch", "-h", "-d", "400 days ago",
+                            os.path.join(directory, name)], check=True)
+        return sorted(os.listdir(directory)), inside
+
+    def test_age_and_open_jobs_decide(self):
+        old, young, held = (self.build(name) for name in
+                            ("old", "young", "held"))
+        self.queue.run_hook([old, young])
+        self.queue.start()
+        self.queue.wait()
+        self.queue.stop()
+        self.queue.tables["target"] = [
+            {"name": "away", "url": f"http://127.0.0.1:{nginx.free_port()}"}]
+        self.queue.write_config()
+        self.queue.run_hook([held])
+        self.queue.start()
+        self.queue.wait_for_rows("SELECT 1 FROM jobs JOIN targets ON "
+                                 "targets.id = target_id "
+                                 "WHERE name = 'away'", "the open job")
+        links = {path: self.root(path, days) for path, days in
+                 ((old, 31), (young, 29), (held, 400))}
+        dry = self.queue.ctl("prune", "--dry-run").stdout
+        self.assertTrue(all(map(os.path.islink, links.values())))
+        self.assertIn(os.path.basename(old), dry)
+        self.queue.ctl("prune")
+        self.assertEqual([False, True, True],
+                         [os.path.lexists(link) for link in links.values()])
+        self.nix.collect_garbage()
+        self.assertEqual([False, True, True],
+                         [self.nix.valid(path) for path in links])
+        # Age on the command line, and with the daemon down.
+        self.queue.stop()
+        self.queue.ctl("prune", "--older-than", "28d")
+        self.assertEqual([False, False, True],
+                         [os.path.lexists(link) for link in links.values()])
+
+    def test_strange_files_are_never_touched(self):
+        names, inside = self.strangers()
+        path = self.build("old")
+        self.queue.run_hook([path])
+        self.queue.start()
+        self.queue.wait()
+        self.root(path, 31)
+        self.queue.ctl("prune", "--older-than", "1d")
+        self.assertEqual(names, sorted(os.listdir(self.nix.roots_dir)))
+        self.assertTrue(os.path.islink(inside))
+
+    def test_a_symlinked_directory_is_not_followed(self):
+        path = self.build("old")
+        self.root(path, 400)
+        elsewhere = os.path.join(self.base, "elsewhere")
+        os.rename(self.nix.roots_dir, elsewhere)
+        os.symlink(elsewhere, self.nix.roots_dir)
+        result = self.queue.ctl("prune", code=None)
+        self.assertNotEqual(0, result.returncode)
+        self.assertEqual([os.path.basename(path)], os.listdir(elsewhere))
+
+    def test_the_daemon_prunes_by_itself(self):
+        self.queue.tables["prune"] = {"interval": "1s"}
+        self.queue.write_config()
+        path = self.build("old")
+        self.queue.run_hook([path])
+        self.queue.start()
+        self.queue.wait()
+        link = self.root(path, 31)
+        self.wait_until(lambda: not os.path.lexists(link), "the root to go",
+                        detail=self.queue.log_tail)
+
+    def test_a_new_build_renews_the_age(self):
+        path = self.build("again")
+        self.queue.run_hook([path])
+        self.queue.start()
+        self.queue.wait()
+        link = self.root(path, 400)
+        self.queue.run_hook([path])
+        self.queue.ctl("prune")
+        self.assertTrue(os.path.islink(link))
+
+
+if __name__ == "__main__":
+    unittest.main()
