@@ -20,12 +20,13 @@ OWNERS_OF_CALLS = {
     r"(?:std::|::)?(?:sleep|usleep|nanosleep)\s*\(": None,
     # SQLite's busy handler, which has to wait a little and has a limit.
     r"\bsleep_(?:for|until)\s*\(": r"storage/queue/sqlite\.cc",
-    r"absl::SleepFor\s*\(": None,
+    # `queuectl wait` looks again and again.
+    r"absl::SleepFor\s*\(": r"queued/queuectl/\w+\.cc",
     r"(?:std::|::)?(?:rand|srand|random|srandom|drand48|rand_r)\s*\(":
         r"storage/base/clock\.cc",
     r"\b(?:random_device|mt19937)\b": r"storage/base/clock\.cc",
     r"(?:std::|::)?(?:getenv|secure_getenv)\s*\(":
-        r"hook/(main|settings)\.cc|queued/(config\w*|main)\.cc",
+        r"hook/(main|settings)\.cc|queued/(config\w*|main|notify)\.cc",
     r"\b(?:setenv|putenv|system|popen|gets|strtok|tmpnam)\s*\(": None,
     r"\bthrow\b": None,
 }
