@@ -1,0 +1,67 @@
+// From what Nix says of a build to the store paths to keep.
+//
+// OUT_PATHS cannot be relied on: Nix 2.8.0 leaves it empty and several later
+// versions name only the outputs that somebody wanted. What is kept is the
+// union of OUT_PATHS and the outputs that the derivation names and that are
+// there.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "hook/settings.h"
+#include "storage/nix/derivation.h"
+#include "storage/nix/store_path.h"
+#include "storage/queue/inbox.h"
+
+namespace nixq {
+
+// Lines for standard error: the first few whole, then only their number.
+class Complaints {
+ public:
+  static constexpr size_t kMaxLines = 10;
+
+  void Add(std::string line);
+  // The lines, and one that says how many more there were.
+  std::vector<std::string> Lines() const;
+
+ private:
+  std::vector<std::string> lines_;
+  size_t more_ = 0;
+};
+
+// The store paths of one build, without duplicates.
+struct BuildOutputs {
+  std::vector<StorePath> named;         // in OUT_PATHS, sorted
+  std::vector<StorePath> told_by_drv;   // only in the .drv, sorted
+  std::optional<StorePath> derivation;  // DRV_PATH
+  bool out_paths_empty = true;
+  // Outputs that only Nix can tell (content-addressed, or the .drv could not
+  // be read): the daemon has to ask it.
+  bool ask_daemon = false;
+};
+
+// The largest OUT_PATHS that is looked at, in bytes; what lies beyond is
+// refused as one token. Linux passes at most 128 KiB in one variable.
+inline constexpr size_t kMaxOutPathsBytes = 1024 * 1024;
+
+// Checks OUT_PATHS token by token, and DRV_PATH. What is refused becomes a
+// complaint; the rest goes on. Touches no file.
+BuildOutputs ParseEnvironment(const HookSettings& settings,
+                              Complaints& complaints);
+
+// Reads the .drv and adds the outputs that it names and that exist in the
+// store. A .drv that cannot be read or understood sets `ask_daemon`. May block
+// for as long as the store's file system does.
+void AddDerivationOutputs(const HookSettings& settings, BuildOutputs& outputs);
+
+// As rows for the inbox: outputs first, then the derivation if the daemon has
+// to be asked.
+std::vector<InboxEntry> InboxEntries(const HookSettings& settings,
+                                     const BuildOutputs& outputs,
+                                     int64_t now_unix_ms);
+
+}  // namespace nixq

@@ -1,0 +1,155 @@
+#include "hook/worker.h"
+
+#include <fcntl.h>
+#include <sys/select.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <csignal>
+
+#include "storage/base/inherited.h"
+#include "storage/base/status.h"
+
+namespace nixq {
+namespace {
+
+// Only so that SIGCHLD interrupts pselect(2).
+void OnChildExit(int) {}
+
+absl::Status WatchChildExit() {
+  struct sigaction action = {};
+  action.sa_handler = OnChildExit;
+  sigset_t child_exit;
+  sigemptyset(&child_exit);
+  sigaddset(&child_exit, SIGCHLD);
+  if (sigaction(SIGCHLD, &action, nullptr) != 0 ||
+      sigprocmask(SIG_BLOCK, &child_exit, nullptr) != 0) {
+    return ErrnoError(errno, "watch SIGCHLD");
+  }
+  return absl::OkStatus();
+}
+
+// Nix reads our output until nobody has it open, so a worker that may outlive
+// us must not.
+bool DropStandardStreams() {
+  int null = open("/dev/null", O_RDWR);
+  if (null < 0) return false;
+  for (int fd : {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO}) {
+    if (null != fd && dup2(null, fd) < 0) return false;
+  }
+  if (null > STDERR_FILENO) close(null);
+  return true;
+}
+
+[[noreturn]] void RunWork(int notes_fd,
+                          const std::function<void(WorkerNotes&)>& work) {
+  WorkerNotes notes(notes_fd);
+  sigset_t none;
+  sigemptyset(&none);
+  signal(SIGCHLD, SIG_DFL);
+  sigprocmask(SIG_SETMASK, &none, nullptr);
+  umask(022);
+  if (!DropStandardStreams() || chdir("/") != 0) {
+    notes.Say(NoteKind::kFailure, "cannot leave the caller's surroundings");
+    _exit(1);
+  }
+  work(notes);
+  _exit(0);
+}
+
+std::vector<Note> ParseNotes(std::string_view text) {
+  std::vector<Note> notes;
+  while (!text.empty()) {
+    size_t end = text.find('\n');
+    if (end == text.npos) break;
+    std::string_view line = text.substr(0, end);
+    text.remove_prefix(end + 1);
+    if (line.empty()) continue;
+    notes.push_back(
+        {static_cast<NoteKind>(line.front()), std::string(line.substr(1))});
+  }
+  return notes;
+}
+
+}  // namespace
+
+void WorkerNotes::Say(NoteKind kind, std::string_view text) {
+  Say({Note{kind, std::string(text)}});
+}
+
+void WorkerNotes::Say(const std::vector<Note>& notes) {
+  std::string bytes;
+  for (const Note& note : notes) {
+    bytes += static_cast<char>(note.kind);
+    bytes += note.text;
+    std::replace(bytes.end() - note.text.size(), bytes.end(), '\n', ' ');
+    bytes += '\n';
+  }
+  // What does not fit is dropped, as promised.
+  [[maybe_unused]] ssize_t written = write(fd_, bytes.data(), bytes.size());
+}
+
+absl::StatusOr<Worker> Worker::Start(
+    const std::function<void(WorkerNotes&)>& work) {
+  CloseInheritedFds();
+  NIXQ_RETURN_IF_ERROR(WatchChildExit());
+  int ends[2];
+  if (pipe(ends) != 0) return ErrnoError(errno, "make a pipe");
+  UniqueFd read_end(ends[0]);
+  UniqueFd write_end(ends[1]);
+  for (int fd : ends) {
+    if (fcntl(fd, F_SETFL, O_NONBLOCK) != 0) {
+      return ErrnoError(errno, "set up a pipe");
+    }
+  }
+  pid_t pid = fork();
+  if (pid < 0) return ErrnoError(errno, "fork");
+  if (pid == 0) {
+    read_end.Reset();
+    RunWork(write_end.get(), work);
+  }
+  return Worker(pid, std::move(read_end));
+}
+
+std::vector<Note> Worker::Finish(Deadline deadline) {
+  if (!WaitForExit(deadline)) {
+    kill(pid_, SIGKILL);
+    // Takes the zombie away if it died at once; if not, it is init's.
+    waitpid(pid_, nullptr, WNOHANG);
+  }
+  std::string said;
+  char buffer[4096];
+  while (true) {
+    ssize_t got = read(notes_.get(), buffer, sizeof(buffer));
+    if (got < 0 && errno == EINTR) continue;
+    if (got <= 0) break;
+    said.append(buffer, static_cast<size_t>(got));
+  }
+  return ParseNotes(said);
+}
+
+bool Worker::WaitForExit(Deadline deadline) const {
+  using std::chrono::duration_cast;
+  using std::chrono::nanoseconds;
+  using std::chrono::steady_clock;
+  sigset_t none;
+  sigemptyset(&none);
+  while (true) {
+    int status = 0;
+    pid_t ended = waitpid(pid_, &status, WNOHANG);
+    if (ended == pid_ || (ended < 0 && errno != EINTR)) return true;
+    nanoseconds left =
+        duration_cast<nanoseconds>(deadline - steady_clock::now());
+    if (left <= nanoseconds::zero()) return false;
+    timespec timeout;
+    timeout.tv_sec = left.count() / 1'000'000'000;
+    timeout.tv_nsec = left.count() % 1'000'000'000;
+    // SIGCHLD gets through only in here, so that none is missed.
+    pselect(0, nullptr, nullptr, nullptr, &timeout, &none);
+  }
+}
+
+}  // namespace nixq
