@@ -39,6 +39,8 @@ class Wire {
   // are not owned and must live as long.
   Wire(int read_fd, int write_fd, absl::Duration limit,
        const Cancellation& cancel);
+  Wire(const Wire&) = delete;
+  Wire& operator=(const Wire&) = delete;
 
   void PutUint(uint64_t number);
   void PutString(std::string_view text);
