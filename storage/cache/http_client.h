@@ -26,13 +26,13 @@ struct HttpOptions {
   std::string bearer_token_file;  // "" none
   std::string client_certificate_file;
   std::string client_key_file;
-  std::string ca_file;            // "" the system's
-  std::string proxy;              // "" none; from the environment, see config
+  std::string ca_file;  // "" the system's
+  std::string proxy;    // "" none; from the environment, see config
   std::string no_proxy;
   absl::Duration connect_limit = absl::Seconds(15);
   absl::Duration stall_limit = absl::Seconds(60);  // without a byte moving
-  int max_connections = 16;       // to this server
-  int max_redirects = 5;          // https never leads to http
+  int max_connections = 16;                        // to this server
+  int max_redirects = 5;                           // https never leads to http
 };
 
 struct HttpRequest {
@@ -57,16 +57,20 @@ class HttpUpload {
  public:
   virtual ~HttpUpload() = default;
   // Blocks while 1 MiB is waiting to be sent. An error here may come from
-  // the server's early answer; it is what Finish would return.
+  // the server's early answer, which Finish then returns.
   virtual absl::Status Append(std::string_view bytes) = 0;
+  // The last byte leaves only now.
   virtual absl::StatusOr<HttpResponse> Finish() = 0;
 };
 
 // Thread-safe. Transport errors only: UNAVAILABLE (cannot resolve, connect,
 // reset, truncated), DEADLINE_EXCEEDED (connect or stall limit),
-// PERMISSION_DENIED (TLS verification), INVALID_ARGUMENT (bad URL, too many
-// redirects), OUT_OF_RANGE (response too long), CANCELLED. Any HTTP status is
-// a response: StatusFromHttp gives it its meaning.
+// PERMISSION_DENIED (TLS verification), UNAUTHENTICATED (a credential's file
+// cannot be used), INVALID_ARGUMENT (bad URL; too many redirects, from https
+// to http, or of a PUT by other than 307 and 308), OUT_OF_RANGE (response too
+// long), CANCELLED. Any HTTP status is a response: StatusFromHttp gives it
+// its meaning. Credentials go to the request's own server only, never along
+// with a redirect to another.
 class HttpClient {
  public:
   HttpClient();
@@ -75,11 +79,14 @@ class HttpClient {
   absl::StatusOr<HttpResponse> Perform(const HttpOptions& options,
                                        const HttpRequest& request,
                                        const Cancellation& cancel);
-  // All at once, at most options.max_connections in flight (HTTP/2: streams).
+  // All at once, at most options.max_connections in flight (HTTP/2: streams);
+  // results in the order of the requests.
   std::vector<absl::StatusOr<HttpResponse>> PerformAll(
       const HttpOptions& options, const std::vector<HttpRequest>& requests,
       const Cancellation& cancel);
-  // PUT of `size_bytes`, or chunked when not known.
+  // PUT of `size_bytes`, or chunked when not known. Not redirected: 307 and
+  // 308 are INVALID_ARGUMENT here. The upload must not outlive the client,
+  // and `cancel` must outlive the upload.
   absl::StatusOr<std::unique_ptr<HttpUpload>> StartUpload(
       const HttpOptions& options, const HttpRequest& request,
       std::optional<uint64_t> size_bytes, const Cancellation& cancel);

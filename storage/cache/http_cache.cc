@@ -1,0 +1,272 @@
+#include "storage/cache/http_cache.h"
+
+#include <atomic>
+#include <utility>
+
+#include "absl/strings/str_format.h"
+#include "storage/base/status.h"
+#include "storage/base/text.h"
+#include "storage/cache/http_url.h"
+
+namespace nixq {
+namespace {
+
+// Which requests this server does not take, as its answers have taught us.
+struct Habits {
+  std::atomic<bool> refuses_head{false};
+  std::atomic<bool> refuses_chunked{false};
+};
+
+bool RefusesMethod(int status) { return status == 405 || status == 501; }
+
+// The login page of a café's network answers everything with 200.
+bool IsWebPage(const HttpResponse& response) {
+  return response.content_type.starts_with("text/html");
+}
+
+absl::Status WebPageError(const std::string& doing) {
+  return absl::UnavailableError(absl::StrFormat(
+      "%s: answered with a web page; is this network's login page in between?",
+      doing));
+}
+
+// What is wrong with a request concerns the path that it is for.
+absl::Status BlameIfWrong(absl::Status status) {
+  return absl::IsInvalidArgument(status) ? BlamePath(std::move(status))
+                                         : status;
+}
+
+std::string PutOf(const std::string& url, std::optional<uint64_t> size_bytes) {
+  if (!size_bytes.has_value()) return "PUT " + url;
+  return absl::StrFormat("PUT %s (%d bytes)", url, *size_bytes);
+}
+
+absl::Status StatusOfPut(const HttpResponse& response,
+                         const std::string& doing) {
+  absl::Status status = StatusFromHttp(response, doing);
+  if (absl::IsNotFound(status)) {
+    // For readers this means "no such blob"; for us, a wrong URL.
+    status = absl::InvalidArgumentError(std::string(status.message()));
+  }
+  return BlameIfWrong(std::move(status));
+}
+
+class HttpBlobWriter : public BlobWriter {
+ public:
+  HttpBlobWriter(std::unique_ptr<HttpUpload> upload, std::string doing,
+                 bool chunked, Habits& habits)
+      : upload_(std::move(upload)),
+        doing_(std::move(doing)),
+        chunked_(chunked),
+        habits_(habits) {}
+
+  absl::Status Append(std::string_view bytes) override {
+    absl::Status appended = upload_->Append(bytes);
+    if (appended.ok() || absl::IsInternal(appended)) return appended;
+    absl::Status early = Commit();
+    // A server that has answered without hearing us out has not got it.
+    return early.ok() ? absl::UnavailableError(
+                            doing_ + ": answered before it had the whole body")
+                      : early;
+  }
+
+  absl::Status Commit() override {
+    const absl::StatusOr<HttpResponse> response = upload_->Finish();
+    if (!response.ok()) return BlameIfWrong(response.status());
+    if (chunked_ && (response->status == 411 || response->status == 501)) {
+      habits_.refuses_chunked.store(true);
+      return absl::UnimplementedError(
+          absl::StrFormat("%s: the server takes no body of unknown size (%d)",
+                          doing_, response->status));
+    }
+    return StatusOfPut(*response, doing_);
+  }
+
+ private:
+  std::unique_ptr<HttpUpload> upload_;
+  const std::string doing_;
+  const bool chunked_;
+  Habits& habits_;
+};
+
+class HttpStore : public BlobStore {
+ public:
+  HttpStore(std::string base_url, HttpOptions options, HttpClient& client)
+      : base_url_(std::move(base_url)),
+        options_(std::move(options)),
+        client_(client) {}
+
+  absl::StatusOr<std::string> Get(const std::string& key, size_t max_bytes,
+                                  const Cancellation& cancel) override;
+  absl::StatusOr<std::vector<bool>> Exist(const std::vector<std::string>& keys,
+                                          const Cancellation& cancel) override;
+  absl::Status Put(const std::string& key, std::string_view content_type,
+                   std::string_view bytes, const Cancellation& cancel) override;
+  absl::StatusOr<std::unique_ptr<BlobWriter>> StartPut(
+      const std::string& key, std::string_view content_type,
+      std::optional<uint64_t> size_bytes, const Cancellation& cancel) override;
+  std::string Describe() const override { return base_url_; }
+
+ private:
+  struct Presence {
+    enum { kThere, kNotThere, kRefusesMethod } answer;
+  };
+
+  HttpRequest RequestFor(std::string_view method, const std::string& key) const;
+  HttpRequest PutRequest(const std::string& key,
+                         std::string_view content_type) const;
+  // One wave of HEAD or GET requests for the keys at `indices`; those that the
+  // server refuses because of the method are returned.
+  absl::StatusOr<std::vector<size_t>> Ask(std::string_view method,
+                                          const std::vector<std::string>& keys,
+                                          const std::vector<size_t>& indices,
+                                          std::vector<bool>& there,
+                                          const Cancellation& cancel);
+  static absl::StatusOr<Presence> PresenceFrom(
+      const absl::StatusOr<HttpResponse>& response, const HttpRequest& request);
+
+  const std::string base_url_;  // without a slash at the end
+  const HttpOptions options_;
+  HttpClient& client_;
+  Habits habits_;
+};
+
+HttpRequest HttpStore::RequestFor(std::string_view method,
+                                  const std::string& key) const {
+  HttpRequest request;
+  request.method = method;
+  request.url = base_url_ + "/" + key;
+  return request;
+}
+
+HttpRequest HttpStore::PutRequest(const std::string& key,
+                                  std::string_view content_type) const {
+  HttpRequest request = RequestFor("PUT", key);
+  request.headers.push_back("Content-Type: " + std::string(content_type));
+  return request;
+}
+
+absl::StatusOr<std::string> HttpStore::Get(const std::string& key,
+                                           size_t max_bytes,
+                                           const Cancellation& cancel) {
+  HttpRequest request = RequestFor("GET", key);
+  request.max_response_bytes = max_bytes;
+  const std::string doing = "GET " + request.url;
+  absl::StatusOr<HttpResponse> response =
+      client_.Perform(options_, request, cancel);
+  if (!response.ok()) return BlameIfWrong(response.status());
+  NIXQ_RETURN_IF_ERROR(BlameIfWrong(StatusFromHttp(*response, doing)));
+  if (IsWebPage(*response)) return WebPageError(doing);
+  if (response->status != 200) {
+    return absl::UnavailableError(absl::StrFormat(
+        "%s: answered %d instead of the file", doing, response->status));
+  }
+  return std::move(response->body);
+}
+
+absl::StatusOr<HttpStore::Presence> HttpStore::PresenceFrom(
+    const absl::StatusOr<HttpResponse>& response, const HttpRequest& request) {
+  // Longer than anybody wants to read, so it is there.
+  if (absl::IsOutOfRange(response.status())) return Presence{Presence::kThere};
+  if (!response.ok()) return BlameIfWrong(response.status());
+  if (response->status == 403) return Presence{Presence::kNotThere};
+  if (request.method == "HEAD" && RefusesMethod(response->status)) {
+    return Presence{Presence::kRefusesMethod};
+  }
+  const std::string doing = request.method + " " + request.url;
+  const absl::Status status = StatusFromHttp(*response, doing);
+  if (absl::IsNotFound(status)) return Presence{Presence::kNotThere};
+  if (!status.ok()) return BlameIfWrong(status);
+  if (IsWebPage(*response)) return WebPageError(doing);
+  return Presence{Presence::kThere};
+}
+
+absl::StatusOr<std::vector<size_t>> HttpStore::Ask(
+    std::string_view method, const std::vector<std::string>& keys,
+    const std::vector<size_t>& indices, std::vector<bool>& there,
+    const Cancellation& cancel) {
+  constexpr size_t kMaxGetBytes = 64 * 1024;
+  std::vector<HttpRequest> requests;
+  requests.reserve(indices.size());
+  for (size_t index : indices) {
+    requests.push_back(RequestFor(method, keys[index]));
+    requests.back().max_response_bytes = kMaxGetBytes;
+  }
+  const std::vector<absl::StatusOr<HttpResponse>> responses =
+      client_.PerformAll(options_, requests, cancel);
+  std::vector<size_t> refused;
+  for (size_t i = 0; i < indices.size(); ++i) {
+    NIXQ_ASSIGN_OR_RETURN(const Presence presence,
+                          PresenceFrom(responses[i], requests[i]));
+    if (presence.answer == Presence::kRefusesMethod) {
+      refused.push_back(indices[i]);
+    }
+    there[indices[i]] = presence.answer == Presence::kThere;
+  }
+  return refused;
+}
+
+absl::StatusOr<std::vector<bool>> HttpStore::Exist(
+    const std::vector<std::string>& keys, const Cancellation& cancel) {
+  // A wave bounds the memory for requests and answers.
+  constexpr size_t kWave = 1024;
+  std::vector<bool> there(keys.size());
+  for (size_t begin = 0; begin < keys.size(); begin += kWave) {
+    std::vector<size_t> open;
+    for (size_t i = begin; i < keys.size() && i < begin + kWave; ++i) {
+      open.push_back(i);
+    }
+    if (!habits_.refuses_head.load()) {
+      NIXQ_ASSIGN_OR_RETURN(open, Ask("HEAD", keys, open, there, cancel));
+      if (open.empty()) continue;
+      habits_.refuses_head.store(true);
+    }
+    NIXQ_RETURN_IF_ERROR(Ask("GET", keys, open, there, cancel).status());
+  }
+  return there;
+}
+
+absl::Status HttpStore::Put(const std::string& key,
+                            std::string_view content_type,
+                            std::string_view bytes,
+                            const Cancellation& cancel) {
+  HttpRequest request = PutRequest(key, content_type);
+  request.body = bytes;
+  const absl::StatusOr<HttpResponse> response =
+      client_.Perform(options_, request, cancel);
+  if (!response.ok()) return BlameIfWrong(response.status());
+  return StatusOfPut(*response, PutOf(request.url, bytes.size()));
+}
+
+absl::StatusOr<std::unique_ptr<BlobWriter>> HttpStore::StartPut(
+    const std::string& key, std::string_view content_type,
+    std::optional<uint64_t> size_bytes, const Cancellation& cancel) {
+  const HttpRequest request = PutRequest(key, content_type);
+  const bool chunked = !size_bytes.has_value();
+  if (chunked && habits_.refuses_chunked.load()) {
+    return absl::UnimplementedError(absl::StrFormat(
+        "PUT %s: the server takes no body of unknown size", request.url));
+  }
+  absl::StatusOr<std::unique_ptr<HttpUpload>> upload =
+      client_.StartUpload(options_, request, size_bytes, cancel);
+  if (!upload.ok()) return BlameIfWrong(upload.status());
+  return std::make_unique<HttpBlobWriter>(
+      *std::move(upload), PutOf(request.url, size_bytes), chunked, habits_);
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<BlobStore>> MakeHttpStore(
+    const std::string& base_url, const HttpOptions& options,
+    HttpClient& client) {
+  NIXQ_ASSIGN_OR_RETURN(const HttpUrl url, ParseHttpUrl(base_url));
+  if (url.has_query_or_fragment) {
+    return absl::InvalidArgumentError(absl::StrFormat(
+        "URL \"%s\": a cache has no query or fragment", ShownUrl(base_url)));
+  }
+  std::string base = base_url;
+  while (base.ends_with('/')) base.pop_back();
+  return std::make_unique<HttpStore>(std::move(base), options, client);
+}
+
+}  // namespace nixq
