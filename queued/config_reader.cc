@@ -111,18 +111,6 @@ std::optional<uint64_t> ParseWithUnit(std::string_view text,
   return std::nullopt;
 }
 
-// As a person would have written it: the largest unit that divides it.
-std::string DurationText(absl::Duration duration) {
-  uint64_t ms = static_cast<uint64_t>(absl::ToInt64Milliseconds(duration));
-  for (auto unit = kTimeUnits.rbegin(); unit != kTimeUnits.rend(); ++unit) {
-    if (ms >= unit->factor && ms % unit->factor == 0) {
-      return absl::StrFormat("%d%s", ms / unit->factor,
-                             std::string(unit->name));
-    }
-  }
-  return "0s";
-}
-
 // Optimal string alignment: insert, delete, replace, swap neighbours.
 size_t EditDistance(std::string_view a, std::string_view b) {
   std::vector<size_t> before;
@@ -159,6 +147,17 @@ std::optional<std::string_view> Closest(
     }
   }
   return best;
+}
+
+std::string DurationText(absl::Duration duration) {
+  uint64_t ms = static_cast<uint64_t>(absl::ToInt64Milliseconds(duration));
+  for (auto unit = kTimeUnits.rbegin(); unit != kTimeUnits.rend(); ++unit) {
+    if (ms >= unit->factor && ms % unit->factor == 0) {
+      return absl::StrFormat("%d%s", ms / unit->factor,
+                             std::string(unit->name));
+    }
+  }
+  return "0s";
 }
 
 std::string_view KindName(const ConfigNode& node) {
@@ -223,7 +222,7 @@ std::optional<std::string> ConfigValue::TextOf(const ConfigNode& node,
     return std::nullopt;
   }
   if (node.text.empty()) {
-    ProblemAt(node, "must not be empty; to have the default, leave it out");
+    ProblemAt(node, "must not be empty");
     return std::nullopt;
   }
   if (HasControlCharacter(node.text)) {
@@ -309,6 +308,12 @@ std::optional<std::vector<std::string>> ConfigValue::Files() const {
   return files;
 }
 
+std::optional<absl::Duration> ParseDuration(std::string_view text) {
+  const std::optional<uint64_t> ms = ParseWithUnit(text, kTimeUnits, INT64_MAX);
+  if (!ms) return std::nullopt;
+  return absl::Milliseconds(static_cast<int64_t>(*ms));
+}
+
 std::optional<absl::Duration> ConfigValue::Duration(absl::Duration least,
                                                     absl::Duration most) const {
   constexpr std::string_view kWanted =
@@ -317,15 +322,13 @@ std::optional<absl::Duration> ConfigValue::Duration(absl::Duration least,
     WrongKind(node(), kWanted);
     return std::nullopt;
   }
-  std::optional<uint64_t> ms =
-      ParseWithUnit(node().text, kTimeUnits, INT64_MAX);
-  if (!ms) {
+  std::optional<absl::Duration> duration = ParseDuration(node().text);
+  if (!duration) {
     Problem(absl::StrFormat("must be %s, not %s", std::string(kWanted),
                             Quoted(node().text)));
     return std::nullopt;
   }
-  absl::Duration duration = absl::Milliseconds(static_cast<int64_t>(*ms));
-  if (duration < least || duration > most) {
+  if (*duration < least || *duration > most) {
     Problem(absl::StrFormat("must be from \"%s\" to \"%s\", not %s",
                             DurationText(least), DurationText(most),
                             Quoted(node().text)));

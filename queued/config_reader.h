@@ -81,6 +81,12 @@ void Assign(T& into, std::optional<V> value) {
 std::optional<std::string_view> Closest(
     std::string_view word, const std::vector<std::string_view>& known);
 
+// "500ms", "30s", "5m", "12h", "30d"; nullopt for anything else.
+std::optional<absl::Duration> ParseDuration(std::string_view text);
+
+// As the file would have it, in the largest unit that divides it: "90s".
+std::string DurationText(absl::Duration duration);
+
 // "a string", "an integer", "a table"...
 std::string_view KindName(const ConfigNode& node);
 

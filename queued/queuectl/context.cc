@@ -1,0 +1,128 @@
+#include "queued/queuectl/context.h"
+
+#include <limits.h>
+#include <stdlib.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <utility>
+
+#include "absl/strings/str_format.h"
+#include "storage/base/status.h"
+
+namespace nixq {
+
+Context::Context(Config config, Surroundings surroundings, StoreDir store_dir,
+                 bool json)
+    : config_(std::move(config)),
+      surroundings_(std::move(surroundings)),
+      store_dir_(std::move(store_dir)),
+      json_(json),
+      now_(SystemClock().Now()) {}
+
+absl::StatusOr<Context> Context::Make(const std::string& config_file,
+                                      const std::string& state_dir, bool json) {
+  Surroundings surroundings = SurroundingsOfProcess();
+  const std::string file =
+      config_file.empty() ? DefaultConfigFile(surroundings) : config_file;
+  absl::StatusOr<Config> config = LoadConfig(file, surroundings);
+  if (absl::IsNotFound(config.status()) && config_file.empty()) {
+    // No file at all: everything as it is by default, and no targets.
+    ParsedConfig defaults = ParseConfig("", file, surroundings);
+    config = std::move(defaults.config);
+  }
+  NIXQ_RETURN_IF_ERROR(config.status());
+  if (!state_dir.empty()) config->state_dir = state_dir;
+  NIXQ_ASSIGN_OR_RETURN(StoreDir store_dir, StoreDir::Parse(config->store_dir));
+  return Context(*std::move(config), std::move(surroundings),
+                 std::move(store_dir), json);
+}
+
+QueueOptions Context::queue_options() const {
+  QueueOptions options;
+  options.state_dir = config_.state_dir;
+  return options;
+}
+
+absl::StatusOr<std::string> Context::Resolve(
+    const std::string& argument) const {
+  absl::StatusOr<StorePath> path = store_dir_.PathContaining(argument);
+  if (path.ok()) return store_dir_.Print(*path);
+  if (argument.find('/') == std::string::npos) {
+    path = StorePath::FromBaseName(argument);
+    if (path.ok()) return store_dir_.Print(*path);
+  }
+  std::unique_ptr<char, decltype(&free)> real(
+      realpath(argument.c_str(), nullptr), &free);
+  if (real != nullptr) {
+    path = store_dir_.PathContaining(real.get());
+    if (path.ok()) return store_dir_.Print(*path);
+  }
+  return absl::InvalidArgumentError(absl::StrFormat(
+      "%s: neither a store path nor a link to one (the store is %s)", argument,
+      store_dir_.path()));
+}
+
+absl::StatusOr<std::vector<std::string>> Context::ResolveAll(
+    const std::vector<std::string>& arguments) const {
+  std::vector<std::string> paths;
+  for (const std::string& argument : arguments) {
+    NIXQ_ASSIGN_OR_RETURN(std::string path, Resolve(argument));
+    paths.push_back(std::move(path));
+  }
+  return paths;
+}
+
+int Complain(const absl::Status& status) {
+  fprintf(stderr, "queuectl: %s\n", std::string(status.message()).c_str());
+  return kExitFailed;
+}
+
+std::string HumanDuration(absl::Duration duration) {
+  const int64_t seconds = absl::ToInt64Seconds(duration);
+  if (seconds < 1) {
+    return absl::StrFormat("%d ms", absl::ToInt64Milliseconds(duration));
+  }
+  if (seconds < 120) return absl::StrFormat("%d s", seconds);
+  if (seconds < 120 * 60) return absl::StrFormat("%d min", seconds / 60);
+  if (seconds < 48 * 3600) return absl::StrFormat("%d h", seconds / 3600);
+  return absl::StrFormat("%d d", seconds / 86400);
+}
+
+std::string HumanTime(absl::Time time) {
+  if (time <= absl::UnixEpoch()) return "-";
+  return absl::FormatTime("%Y-%m-%d %H:%M:%S", time, absl::UTCTimeZone());
+}
+
+std::string HumanWhen(absl::Time time, absl::Time now) {
+  return time <= now ? "now" : "in " + HumanDuration(time - now);
+}
+
+void PrintTable(const std::vector<std::string>& headings,
+                const std::vector<std::vector<std::string>>& rows) {
+  std::vector<std::vector<std::string>> lines = {headings};
+  std::vector<bool> right;
+  for (std::string& heading : lines.front()) {
+    right.push_back(heading.starts_with(">"));
+    if (right.back()) heading.erase(0, 1);
+  }
+  lines.insert(lines.end(), rows.begin(), rows.end());
+  std::vector<size_t> widths(headings.size(), 0);
+  for (const auto& line : lines) {
+    for (size_t i = 0; i < line.size(); ++i) {
+      widths[i] = std::max(widths[i], line[i].size());
+    }
+  }
+  for (const auto& line : lines) {
+    std::string text;
+    for (size_t i = 0; i < line.size(); ++i) {
+      const std::string padding(widths[i] - line[i].size(), ' ');
+      text += right[i] ? padding + line[i] : line[i] + padding;
+      text += "  ";
+    }
+    text.erase(text.find_last_not_of(' ') + 1);
+    printf("%s\n", text.c_str());
+  }
+}
+
+}  // namespace nixq

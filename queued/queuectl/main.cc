@@ -1,0 +1,181 @@
+// queuectl: the command line.
+#include <CLI/CLI.hpp>
+#include <cstdio>
+#include <functional>
+#include <string>
+
+#include "queued/config_reader.h"
+#include "queued/queuectl/commands.h"
+
+namespace nixq {
+namespace {
+
+struct Arguments {
+  std::string config;
+  std::string state_dir;
+  bool json = false;
+  ListArguments list;
+  WaitArguments wait;
+  AddArguments add;
+  SelectArguments retry;
+  SelectArguments forget;
+  PruneArguments prune;
+  std::string path;
+  std::string target;
+  std::string duration;
+};
+
+// Options that every command has, so that they may stand anywhere.
+void AddCommonOptions(CLI::App& app, Arguments& arguments) {
+  app.add_option("--config", arguments.config, "The daemon's configuration");
+  app.add_option("--state-dir", arguments.state_dir,
+                 "Where the queue is, instead of the configured place");
+  app.add_flag("--json", arguments.json, "Print JSON");
+}
+
+CLI::App* AddCommand(CLI::App& app, Arguments& arguments, const char* name,
+                     const char* description) {
+  CLI::App* command = app.add_subcommand(name, description);
+  AddCommonOptions(*command, arguments);
+  return command;
+}
+
+// A duration such as 30d, 12h, 5m, 10s.
+CLI::Validator IsDuration() {
+  return CLI::Validator(
+      [](const std::string& text) {
+        return ParseDuration(text).has_value()
+                   ? std::string()
+                   : "'" + text + "' is not a duration such as 30d or 10s";
+      },
+      "DURATION");
+}
+
+using Run = std::function<int(const Context&)>;
+
+int Main(int argc, char** argv) {
+  Arguments a;
+  CLI::App app("Shows and steers the upload queue. See queuectl(1).");
+  app.name("queuectl");
+  app.require_subcommand(1);
+  app.set_version_flag("--version", std::string("queuectl ") + NIXQ_VERSION);
+  AddCommonOptions(app, a);
+  Run run;
+
+  AddCommand(app, a, "status", "Targets, counts, and what is being sent")
+      ->callback([&] { run = RunStatus; });
+
+  CLI::App* list = AddCommand(app, a, "list", "Jobs, oldest first");
+  list->add_option("--state", a.list.state, "Only those in this state")
+      ->check(CLI::IsMember({"queued", "sending", "done", "parked"}));
+  list->add_option("--target", a.list.target, "Only those for this target");
+  list->add_option("--older-than", a.duration, "Only those queued before")
+      ->check(IsDuration());
+  list->add_option("--limit", a.list.limit, "At most so many")
+      ->check(CLI::Range(1, 1000000));
+  list->callback([&] {
+    run = [&](const Context& context) {
+      a.list.older_than = ParseDuration(a.duration);
+      return RunList(context, a.list);
+    };
+  });
+
+  CLI::App* show = AddCommand(app, a, "show", "Everything about a path");
+  show->add_option("PATH", a.path)->required();
+  show->callback(
+      [&] { run = [&](const Context& c) { return RunShow(c, a.path); }; });
+
+  CLI::App* add =
+      AddCommand(app, a, "add", "Enqueue paths that were not built just now");
+  add->add_option("PATH", a.add.paths);
+  add->add_flag("--closure", a.add.closure, "And all that they reference");
+  add->add_flag("--all-local", a.add.all_local,
+                "Everything that was built on this machine");
+  add->callback([&] {
+    if (a.add.paths.empty() && !a.add.all_local) {
+      throw CLI::ValidationError("add", "give paths or --all-local");
+    }
+    run = [&](const Context& c) { return RunAdd(c, a.add); };
+  });
+
+  auto select = [&](const char* name, const char* description,
+                    SelectArguments& into) {
+    CLI::App* command = AddCommand(app, a, name, description);
+    command->add_option("PATH", into.paths);
+    command->add_flag("--parked", into.parked, "All that are parked");
+    command->add_option("--target", into.target, "Only for this target");
+    return command;
+  };
+  select("retry", "Try again now what waits or is parked", a.retry)
+      ->callback([&] {
+        if (a.retry.paths.empty() && !a.retry.parked) {
+          throw CLI::ValidationError("retry", "give paths or --parked");
+        }
+        run = [&](const Context& c) { return RunRetry(c, a.retry); };
+      });
+  CLI::App* forget =
+      select("forget", "Remove jobs from the queue, for good", a.forget);
+  forget->add_flag("--dry-run", a.forget.dry_run, "Only say what would go");
+  forget->callback([&] {
+    if (a.forget.paths.empty() && !a.forget.parked) {
+      throw CLI::ValidationError("forget", "give paths or --parked");
+    }
+    run = [&](const Context& c) { return RunForget(c, a.forget); };
+  });
+
+  for (bool paused : {true, false}) {
+    CLI::App* command = AddCommand(
+        app, a, paused ? "pause" : "resume",
+        paused ? "Send nothing to a target" : "Send to a target again");
+    command->add_option("TARGET", a.target)->required();
+    command->callback([&, paused] {
+      run = [&, paused](const Context& c) {
+        return RunPause(c, a.target, paused);
+      };
+    });
+  }
+
+  CLI::App* prune =
+      AddCommand(app, a, "prune", "Remove GC roots that are too old");
+  prune->add_option("--older-than", a.duration, "Instead of roots.max-age")
+      ->check(IsDuration());
+  prune->add_flag("--dry-run", a.prune.dry_run, "Only say what would go");
+  prune->callback([&] {
+    run = [&](const Context& c) {
+      a.prune.older_than = ParseDuration(a.duration);
+      return RunPrune(c, a.prune);
+    };
+  });
+
+  CLI::App* wait = AddCommand(app, a, "wait", "Wait until all is sent");
+  wait->add_option("PATH", a.wait.paths);
+  wait->add_option("--timeout", a.duration, "At most so long")
+      ->check(IsDuration());
+  wait->callback([&] {
+    run = [&](const Context& c) {
+      if (!a.duration.empty()) a.wait.timeout = *ParseDuration(a.duration);
+      return RunWait(c, a.wait);
+    };
+  });
+
+  CLI::App* check =
+      AddCommand(app, a, "check", "Look for what is wrong, and say it");
+  AddCommand(app, a, "version", "Versions of this program and the daemon")
+      ->callback([&] { run = RunVersion; });
+
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    return app.exit(error) == 0 ? kExitOk : kExitUsage;
+  }
+  if (check->parsed()) return RunCheck(a.config, a.state_dir, a.json);
+  absl::StatusOr<Context> context =
+      Context::Make(a.config, a.state_dir, a.json);
+  if (!context.ok()) return Complain(context.status());
+  return run(*context);
+}
+
+}  // namespace
+}  // namespace nixq
+
+int main(int argc, char** argv) { return nixq::Main(argc, argv); }

@@ -1,0 +1,276 @@
+#include <algorithm>
+#include <cstdio>
+#include <nlohmann/json.hpp>
+#include <utility>
+
+#include "absl/strings/str_format.h"
+#include "queued/local_nix.h"
+#include "queued/prune.h"
+#include "queued/queuectl/commands.h"
+#include "queued/status_socket.h"
+#include "storage/base/status.h"
+#include "storage/nix/closure.h"
+#include "storage/nix/gc_roots.h"
+#include "storage/queue/inbox.h"
+
+namespace nixq {
+namespace {
+
+constexpr absl::Duration kBusyTimeout = absl::Seconds(5);
+constexpr size_t kPathsAtOnce = 1000;
+constexpr size_t kLargestClosure = 1'000'000;
+
+int Done(const Context& context, std::string_view verb, int64_t count,
+         std::string_view what) {
+  WakeDaemon(context.config().state_dir);
+  if (context.json()) {
+    printf("%s\n", nlohmann::json({{std::string(verb), count}}).dump().c_str());
+  } else {
+    printf("%s %d %s%s\n", std::string(verb).c_str(), static_cast<int>(count),
+           std::string(what).c_str(), count == 1 ? "" : "s");
+  }
+  return kExitOk;
+}
+
+// Roots the paths, makes sure that they are still valid, and puts them into
+// the inbox: in that order, with the temporary roots of `store` in force, so
+// that no collection can come between.
+absl::Status Enqueue(const Context& context, Store& store, GcRoots* roots,
+                     InboxWriter& inbox, const std::vector<StorePath>& paths) {
+  NIXQ_RETURN_IF_ERROR(store.AddTempRoots(paths));
+  if (roots != nullptr) {
+    for (const StorePath& path : paths) {
+      NIXQ_RETURN_IF_ERROR(roots->Hold(path));
+    }
+  }
+  NIXQ_ASSIGN_OR_RETURN(std::vector<std::optional<PathInfo>> infos,
+                        store.QueryPathInfos(paths));
+  std::vector<InboxEntry> entries;
+  for (size_t i = 0; i < paths.size(); ++i) {
+    const std::string full = context.store_dir().Print(paths[i]);
+    if (!infos[i].has_value()) {
+      if (roots != nullptr) {
+        NIXQ_RETURN_IF_ERROR(roots->Remove(paths[i]));
+      }
+      return absl::NotFoundError(full + ": not valid in the store");
+    }
+    InboxEntry entry;
+    entry.path = full;
+    if (infos[i]->deriver.has_value()) {
+      entry.deriver = context.store_dir().Print(*infos[i]->deriver);
+    }
+    entry.source = "queuectl";
+    entry.created_unix_ms = absl::ToUnixMillis(context.now());
+    entries.push_back(std::move(entry));
+  }
+  return inbox.Put(entries);
+}
+
+// Which paths `add` is about.
+absl::StatusOr<std::vector<StorePath>> PathsToAdd(const Context& context,
+                                                  const AddArguments& arguments,
+                                                  Store& store) {
+  std::vector<StorePath> paths;
+  for (const std::string& argument : arguments.paths) {
+    NIXQ_ASSIGN_OR_RETURN(std::string full, context.Resolve(argument));
+    NIXQ_ASSIGN_OR_RETURN(StorePath path, context.store_dir().ParsePath(full));
+    paths.push_back(std::move(path));
+  }
+  if (arguments.all_local) {
+    NIXQ_ASSIGN_OR_RETURN(std::vector<StorePath> all,
+                          store.QueryAllValidPaths());
+    NIXQ_ASSIGN_OR_RETURN(std::vector<std::optional<PathInfo>> infos,
+                          store.QueryPathInfos(all));
+    for (const std::optional<PathInfo>& info : infos) {
+      if (info.has_value() && info->ultimate && !info->path.IsDerivation()) {
+        paths.push_back(info->path);
+      }
+    }
+  }
+  if (arguments.closure) {
+    NIXQ_ASSIGN_OR_RETURN(Closure closure,
+                          ComputeClosure(store, paths, kLargestClosure,
+                                         [](const PathInfo&) { return true; }));
+    if (!closure.missing_roots.empty()) {
+      return absl::NotFoundError(
+          context.store_dir().Print(closure.missing_roots.front()) +
+          ": not valid in the store");
+    }
+    paths.clear();
+    for (PathInfo& info : closure.paths) {
+      if (!info.path.IsDerivation()) paths.push_back(std::move(info.path));
+    }
+  }
+  return paths;
+}
+
+}  // namespace
+
+int RunAdd(const Context& context, const AddArguments& arguments) {
+  std::unique_ptr<DaemonClient> store = MakeDaemonClient(
+      context.config(), context.surroundings(), context.store_dir());
+  absl::StatusOr<std::vector<StorePath>> paths =
+      PathsToAdd(context, arguments, *store);
+  if (!paths.ok()) return Complain(paths.status());
+  std::optional<GcRoots> roots;
+  if (context.config().roots_enabled) {
+    absl::StatusOr<GcRoots> opened = GcRoots::Open(
+        context.config().roots_directory, context.store_dir(), true);
+    if (!opened.ok()) return Complain(opened.status());
+    roots.emplace(*std::move(opened));
+  }
+  absl::StatusOr<InboxWriter> inbox =
+      InboxWriter::Open(context.config().state_dir, kBusyTimeout);
+  if (!inbox.ok()) return Complain(inbox.status());
+  for (size_t from = 0; from < paths->size(); from += kPathsAtOnce) {
+    const std::vector<StorePath> some(
+        paths->begin() + static_cast<std::ptrdiff_t>(from),
+        paths->begin() + static_cast<std::ptrdiff_t>(
+                             std::min(from + kPathsAtOnce, paths->size())));
+    absl::Status status = Enqueue(
+        context, *store, roots.has_value() ? &*roots : nullptr, *inbox, some);
+    if (!status.ok()) return Complain(status);
+  }
+  return Done(context, "added", static_cast<int64_t>(paths->size()), "path");
+}
+
+namespace {
+
+absl::StatusOr<JobSelection> Selection(const Context& context,
+                                       const SelectArguments& arguments) {
+  JobSelection selection;
+  NIXQ_ASSIGN_OR_RETURN(selection.paths, context.ResolveAll(arguments.paths));
+  selection.parked_only = arguments.parked;
+  if (!arguments.target.empty()) selection.target = arguments.target;
+  return selection;
+}
+
+// The jobs that `forget` would remove.
+absl::StatusOr<std::vector<JobRow>> Selected(Report& report,
+                                             const JobSelection& selection) {
+  std::vector<JobRow> jobs;
+  if (selection.paths.empty()) {
+    JobFilter filter;
+    filter.target = selection.target;
+    if (selection.parked_only) filter.state = JobState::kParked;
+    filter.limit = kLargestClosure;
+    return report.Jobs(filter);
+  }
+  for (const std::string& path : selection.paths) {
+    NIXQ_ASSIGN_OR_RETURN(PathReport found, report.Path(path));
+    for (JobRow& job : found.jobs) {
+      if (selection.target.has_value() && job.target != *selection.target) {
+        continue;
+      }
+      if (selection.parked_only && job.state != JobState::kParked) continue;
+      jobs.push_back(std::move(job));
+    }
+  }
+  return jobs;
+}
+
+}  // namespace
+
+int RunRetry(const Context& context, const SelectArguments& arguments) {
+  absl::StatusOr<JobSelection> selection = Selection(context, arguments);
+  if (!selection.ok()) return Complain(selection.status());
+  absl::StatusOr<Queue> queue = context.OpenQueue();
+  if (!queue.ok()) return Complain(queue.status());
+  absl::StatusOr<int64_t> count = queue->Retry(*selection);
+  if (!count.ok()) return Complain(count.status());
+  return Done(context, "retrying", *count, "job");
+}
+
+int RunForget(const Context& context, const SelectArguments& arguments) {
+  absl::StatusOr<JobSelection> selection = Selection(context, arguments);
+  if (!selection.ok()) return Complain(selection.status());
+  if (arguments.dry_run) {
+    absl::StatusOr<Report> report = context.OpenReport();
+    if (!report.ok()) return Complain(report.status());
+    absl::StatusOr<std::vector<JobRow>> jobs = Selected(*report, *selection);
+    if (!jobs.ok()) return Complain(jobs.status());
+    for (const JobRow& job : *jobs) {
+      printf("would forget %s for %s (%s)\n", job.path.c_str(),
+             job.target.c_str(), std::string(Name(job.state)).c_str());
+    }
+    return kExitOk;
+  }
+  absl::StatusOr<Queue> queue = context.OpenQueue();
+  if (!queue.ok()) return Complain(queue.status());
+  absl::StatusOr<int64_t> count = queue->Forget(*selection);
+  if (!count.ok()) return Complain(count.status());
+  return Done(context, "forgot", *count, "job");
+}
+
+int RunPause(const Context& context, const std::string& target, bool paused) {
+  absl::StatusOr<Queue> queue = context.OpenQueue();
+  if (!queue.ok()) return Complain(queue.status());
+  absl::Status status = queue->SetPaused(target, paused);
+  if (!status.ok()) return Complain(status);
+  WakeDaemon(context.config().state_dir);
+  if (context.json()) {
+    printf("%s\n", nlohmann::json({{"target", target}, {"paused", paused}})
+                       .dump()
+                       .c_str());
+  } else {
+    printf("%s %s\n", paused ? "paused" : "resumed", target.c_str());
+  }
+  return kExitOk;
+}
+
+int RunPrune(const Context& context, const PruneArguments& arguments) {
+  absl::StatusOr<GcRoots> roots = GcRoots::Open(
+      context.config().roots_directory, context.store_dir(), false);
+  if (absl::IsNotFound(roots.status())) {
+    fprintf(stderr, "queuectl: %s is not there: nothing to prune\n",
+            context.config().roots_directory.c_str());
+    return kExitOk;
+  }
+  if (!roots.ok()) return Complain(roots.status());
+  absl::StatusOr<Queue> queue = context.OpenQueue();
+  // Without a queue no path has an open job; any other error is one.
+  if (!queue.ok() && !absl::IsNotFound(queue.status())) {
+    return Complain(queue.status());
+  }
+  absl::StatusOr<PruneReport> report =
+      PruneRoots(queue.ok() ? &*queue : nullptr, *roots, context.store_dir(),
+                 arguments.older_than.value_or(context.config().roots_max_age),
+                 context.now(), arguments.dry_run);
+  if (!report.ok()) return Complain(report.status());
+  if (context.json()) {
+    auto list = [](const std::vector<PruneReport::Root>& from) {
+      nlohmann::json items = nlohmann::json::array();
+      for (const PruneReport::Root& root : from) {
+        items.push_back({{"path", root.path},
+                         {"age_s", absl::ToInt64Seconds(root.age)},
+                         {"dangling", root.dangling},
+                         {"why", root.why}});
+      }
+      return items;
+    };
+    printf("%s\n", nlohmann::json({{"dry_run", arguments.dry_run},
+                                   {"removed", list(report->removed)},
+                                   {"kept", list(report->kept)}})
+                       .dump(2)
+                       .c_str());
+    return kExitOk;
+  }
+  for (const PruneReport::Root& root : report->removed) {
+    printf("%s %s (%s old%s)\n", arguments.dry_run ? "would remove" : "removed",
+           root.path.c_str(), HumanDuration(root.age).c_str(),
+           root.dangling ? ", dangling" : "");
+  }
+  for (const PruneReport::Root& root : report->kept) {
+    printf("kept %s (%s)\n", root.path.c_str(), root.why.c_str());
+  }
+  for (const StrangeEntry& strange : report->strange) {
+    printf("left alone %s/%s (%s)\n", roots->directory().c_str(),
+           strange.name.c_str(), strange.why.c_str());
+  }
+  printf("%d %s, %d kept\n", static_cast<int>(report->removed.size()),
+         arguments.dry_run ? "would go" : "removed",
+         static_cast<int>(report->kept.size()));
+  return kExitOk;
+}
+
+}  // namespace nixq
