@@ -1,9 +1,5 @@
 #include "queued/config.h"
 
-#define TOML_HEADER_ONLY 1
-#define TOML_EXCEPTIONS 0
-#include <toml++/toml.h>
-
 #include <algorithm>
 #include <tuple>
 
@@ -15,10 +11,21 @@
 #include "storage/base/text.h"
 #include "storage/nix/store_path.h"
 
+// The parser asserts, and with NDEBUG has the compiler assume, that a table's
+// name is there before it checks that it is: "[=]" would abort or worse. What
+// follows the assertions is sound without them.
+#define TOML_HEADER_ONLY 1
+#define TOML_EXCEPTIONS 0
+#define TOML_ASSERT(condition) static_assert(true)
+#pragma push_macro("NDEBUG")
+#undef NDEBUG
+#include <toml++/toml.h>
+#pragma pop_macro("NDEBUG")
+
 namespace nixq {
 namespace {
 
-constexpr size_t kMaxFileBytes = 1024 * 1024;
+constexpr size_t kMaxFileBytes = size_t{1024} * 1024;
 // toml++ recurses once for each dot of a key, and a key ends with its line.
 constexpr size_t kMaxLineBytes = 4096;
 // No key lies deeper than an array in a table in the array of targets.
@@ -124,7 +131,8 @@ std::string DirectoryVariable(const Surroundings& surroundings,
   return "";
 }
 
-std::string FirstOf(std::string a, std::string b, std::string c = "") {
+std::string FirstOf(const std::string& a, const std::string& b,
+                    const std::string& c = "") {
   if (!a.empty()) return a;
   return b.empty() ? c : b;
 }

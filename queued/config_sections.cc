@@ -1,3 +1,6 @@
+#include <sys/socket.h>
+#include <sys/un.h>
+
 #include <array>
 
 #include "absl/strings/str_format.h"
@@ -22,6 +25,22 @@ absl::Status CheckGroup(std::string_view text) {
   return absl::OkStatus();
 }
 
+// With the longest name of a socket in it the directory has to fit into an
+// address.
+constexpr size_t kMaxSocketBytes = sizeof(sockaddr_un{}.sun_path) - 1;
+constexpr size_t kMaxStateDirBytes =
+    kMaxSocketBytes - std::string_view("/status.sock").size();
+
+void ReadShortPath(const Value& v, size_t most_bytes, std::string& into) {
+  std::optional<std::string> path = v.Directory();
+  if (path && path->size() > most_bytes) {
+    v.Problem(absl::StrFormat(
+        "must have at most %d bytes, to fit into a socket's address",
+        most_bytes));
+  }
+  Assign(into, std::move(path));
+}
+
 absl::Status CheckStoreDir(std::string_view text) {
   absl::StatusOr<StoreDir> parsed = StoreDir::Parse(text);
   if (parsed.ok()) return absl::OkStatus();
@@ -32,7 +51,9 @@ absl::Status CheckStoreDir(std::string_view text) {
 
 constexpr ConfigKey<Config> kTopKeys[] = {
     {"state-dir",
-     [](const Value& v, Config& c) { Assign(c.state_dir, v.Directory()); }},
+     [](const Value& v, Config& c) {
+       ReadShortPath(v, kMaxStateDirBytes, c.state_dir);
+     }},
     {"reader-group",
      [](const Value& v, Config& c) {
        Assign(c.reader_group, v.Text(CheckGroup));
@@ -64,7 +85,7 @@ constexpr ConfigKey<Config> kNixKeys[] = {
      [](const Value& v, Config& c) { Assign(c.nix_state_dir, v.Directory()); }},
     {"daemon-socket",
      [](const Value& v, Config& c) {
-       Assign(c.nix_daemon_socket, v.Directory());
+       ReadShortPath(v, kMaxSocketBytes, c.nix_daemon_socket);
      }},
     {"bin-dir",
      [](const Value& v, Config& c) { Assign(c.nix_bin_dir, v.Directory()); }},
@@ -274,12 +295,16 @@ void ReadSections(const ConfigNode& root, const ConfigScope& scope,
     if (!found) ReportUnknownKey(entry, "", known, scope);
   }
   if (config.retry_min_delay > config.retry_max_delay) {
-    // One of both is in the file: the defaults agree with each other.
+    // At least one of both is in the file: the defaults agree.
     const ConfigEntry* retry = root.Find("retry");
-    const ConfigEntry* key = retry->value.Find("max-delay");
-    if (key == nullptr) key = retry->value.Find("min-delay");
-    scope.problems.Add(key->value.position,
-                       "'max-delay' must not be less than 'min-delay'");
+    const ConfigEntry* key = retry->value.Find("min-delay");
+    if (key == nullptr) key = retry->value.Find("max-delay");
+    scope.problems.Add(
+        key->value.position,
+        absl::StrFormat("'min-delay' (%s) must not be more than 'max-delay' "
+                        "(%s)",
+                        DurationText(config.retry_min_delay),
+                        DurationText(config.retry_max_delay)));
   }
 }
 

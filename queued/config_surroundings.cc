@@ -5,7 +5,9 @@
 
 #include "queued/config.h"
 
+#ifdef __APPLE__  // Linux has it in unistd.h
 extern char** environ;
+#endif
 
 namespace nixq {
 namespace {

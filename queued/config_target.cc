@@ -39,18 +39,25 @@ unsigned Bit(TargetKind kind) {
   return kAll;
 }
 
+// `kinds` is not empty.
 std::string KindsText(unsigned kinds) {
   std::vector<std::string> names;
   if ((kinds & kFile) != 0) names.emplace_back("file://");
   if ((kinds & kHttp) != 0) names.emplace_back("http(s)://");
   if ((kinds & kSsh) != 0) names.emplace_back("ssh://");
   if ((kinds & kLocal) != 0) names.emplace_back("local:");
-  return Join(names, " and ");
+  std::string last = std::move(names.back());
+  names.pop_back();
+  return names.empty() ? last : Join(names, ", ") + " and " + last;
 }
 
 bool IsWordCharacter(char c) {
   return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') ||
          (c >= '0' && c <= '9') || c == '.' || c == '_' || c == '-';
+}
+
+bool IsLetter(char c) {
+  return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
 }
 
 absl::Status CheckName(std::string_view text) {
@@ -85,8 +92,8 @@ absl::Status CheckSshOption(std::string_view text) {
   size_t equals = text.find('=');
   if (equals == std::string_view::npos || equals == 0 ||
       text.find(' ') != std::string_view::npos ||
-      !std::all_of(text.begin(), text.begin() + static_cast<long>(equals),
-                   IsWordCharacter)) {
+      !std::all_of(text.begin(), text.begin() + static_cast<ptrdiff_t>(equals),
+                   IsLetter)) {
     return absl::InvalidArgumentError(absl::StrFormat(
         "must be options such as \"ServerAliveInterval=15\", without spaces, "
         "not \"%s\"",
@@ -136,7 +143,7 @@ constexpr TargetKey kTargetKeys[] = {
      kStored},
     {{"closure",
       [](const Value& v, Target& t) { Assign(t.closure, v.Boolean()); }},
-     kAll},
+     kStored | kSsh},
     {{"priority", [](const Value& v,
                      Target& t) { Assign(t.priority, v.Integer(0, 1000)); }},
      kStored},

@@ -194,21 +194,18 @@ absl::StatusOr<TargetUrl> ParseTargetUrl(std::string_view url) {
         "must have http:// or https:// after \"local:\": the address "
         "at which this machine's store is served");
   }
+  bool ssh = pieces && (pieces->scheme == "ssh" || pieces->scheme == "ssh-ng");
   TargetUrl result;
-  absl::StatusOr<std::string> name = "";
-  if (!pieces) {
-    return UnknownScheme(url, pieces);
-  } else if (pieces->scheme == "file") {
+  absl::StatusOr<std::string> name = UnknownScheme(url, pieces);
+  if (pieces && pieces->scheme == "file") {
     result.kind = TargetKind::kDirectory;
     name = CheckDirectory(*pieces);
-  } else if (IsHttp(*pieces)) {
+  } else if (pieces && IsHttp(*pieces)) {
     result.kind = local ? TargetKind::kLocal : TargetKind::kHttp;
     name = CheckHttp(*pieces);
-  } else if (pieces->scheme == "ssh" || pieces->scheme == "ssh-ng") {
+  } else if (ssh) {
     result.kind = TargetKind::kSsh;
     name = CheckSsh(*pieces);
-  } else {
-    return UnknownScheme(url, pieces);
   }
   if (!name.ok()) return name.status();
   result.name = *std::move(name);
@@ -218,11 +215,15 @@ absl::StatusOr<TargetUrl> ParseTargetUrl(std::string_view url) {
 absl::Status CheckUpstreamUrl(std::string_view url) {
   if (absl::Status status = CheckCharacters(url); !status.ok()) return status;
   std::optional<Pieces> pieces = Cut(url);
-  if (pieces && pieces->scheme == "file") {
-    return CheckDirectory(*pieces).status();
+  if (pieces && IsHttp(*pieces)) {
+    if (pieces->authority.find('@') != std::string_view::npos) {
+      return Bad(
+          "must not contain a user or password: upstreams are asked "
+          "without");
+    }
+    return CheckHttp(*pieces).status();
   }
-  if (pieces && IsHttp(*pieces)) return CheckHttp(*pieces).status();
-  return Bad("must be URLs that start with file://, http:// or https://");
+  return Bad("must be URLs that start with http:// or https://");
 }
 
 }  // namespace nixq

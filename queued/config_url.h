@@ -23,7 +23,7 @@ struct TargetUrl {
 // shows the URL when that may hold a password.
 absl::StatusOr<TargetUrl> ParseTargetUrl(std::string_view url);
 
-// A cache that is only asked: file or http(s), by the same rules.
+// A cache that is only asked: http(s), by the same rules.
 absl::Status CheckUpstreamUrl(std::string_view url);
 
 }  // namespace nixq
