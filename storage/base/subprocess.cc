@@ -37,9 +37,9 @@ constexpr absl::Duration kExecLimit = absl::Seconds(30);
 constexpr absl::Duration kGrace = absl::Milliseconds(500);
 // How often an exit is looked for where it cannot be polled for.
 constexpr int kExitPollMs = 20;
-constexpr size_t kReadBytes = 64 * 1024;
+constexpr size_t kReadBytes = size_t{64} * 1024;
 // A longer line is delivered in pieces of this length.
-constexpr size_t kMaxLineBytes = 64 * 1024;
+constexpr size_t kMaxLineBytes = size_t{64} * 1024;
 
 absl::Duration Since(SteadyClock::time_point start) {
   return absl::FromChrono(SteadyClock::now() - start);
@@ -95,7 +95,8 @@ absl::StatusOr<std::string> FindProgram(
   }
   for (const std::string& directory : Split(path, ':')) {
     if (directory.empty()) continue;
-    std::string candidate = directory + "/" + program;
+    std::string candidate = directory;
+    candidate.append("/").append(program);
     struct stat st;
     if (stat(candidate.c_str(), &st) == 0 && S_ISREG(st.st_mode) &&
         access(candidate.c_str(), X_OK) == 0) {

@@ -29,7 +29,7 @@ struct SubprocessOptions {
   absl::Duration stall_limit = absl::Minutes(5);
   absl::Duration total_limit = absl::InfiniteDuration();
   // The tail of each stream that is kept.
-  size_t max_output_bytes = 64 * 1024;
+  size_t max_output_bytes = size_t{64} * 1024;
   // Called for each line of standard error, without its newline, in this
   // thread. A line over 64 KiB comes in pieces.
   std::function<void(std::string_view line)> on_stderr_line;

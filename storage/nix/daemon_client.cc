@@ -132,7 +132,7 @@ absl::StatusOr<std::optional<PathInfo>> Conversation::ReadPathInfo(
     const StorePath& path) {
   NIXQ_ASSIGN_OR_RETURN(const bool valid, wire_.ReadBool());
   if (!valid) return std::nullopt;
-  PathInfo info{.path = path};
+  PathInfo info{path, {}, 0, {}, {}, {}, false, {}, {}};
   NIXQ_ASSIGN_OR_RETURN(info.deriver, ReadOptionalPath());
   NIXQ_ASSIGN_OR_RETURN(const std::string hash, wire_.ReadString());
   auto nar_hash = ParseSha256(hash);
@@ -208,7 +208,7 @@ class DaemonClient::Impl {
   const DaemonClientOptions options_;
   Cancellation cancel_;
   std::mutex mutex_;  // guards what follows; held for the whole of a call
-  Line main_{.keeps_roots = true};
+  Line main_{nullptr, false, true};
   Line signing_;
   std::set<StorePath> temp_roots_;
 };
@@ -328,7 +328,7 @@ DaemonClient::QueryDerivationOutputs(const StorePath& derivation) {
   }
   std::map<std::string, std::optional<StorePath>> outputs;
   bool valid = false;
-  NIXQ_RETURN_IF_ERROR(impl_->Call([&](Conversation& conversation) {
+  absl::Status status = impl_->Call([&](Conversation& conversation) {
     outputs.clear();
     conversation.Put(Operation::kIsValidPath, derivation);
     NIXQ_RETURN_IF_ERROR(conversation.Ask([&]() -> absl::Status {
@@ -347,7 +347,8 @@ DaemonClient::QueryDerivationOutputs(const StorePath& derivation) {
       }
       return absl::OkStatus();
     });
-  }));
+  });
+  if (!status.ok()) return status;
   if (!valid) {
     return absl::NotFoundError(derivation.base_name() + " is not in the store");
   }

@@ -27,7 +27,7 @@ constexpr absl::Duration kTemporaryLife = absl::Hours(1);
 // How many temporary names are tried: others have them only if as many
 // processes of the same number (in other PID namespaces) died underway.
 constexpr int kMaxTemporaryNames = 1000;
-constexpr size_t kMaxEntries = 4 * 1024 * 1024;
+constexpr size_t kMaxEntries = size_t{4} * 1024 * 1024;
 // No root of ours points to anything longer than this.
 constexpr size_t kMaxTargetBytes = PATH_MAX;
 

@@ -27,7 +27,7 @@ constexpr uint64_t kStopActivity = 0x53544f50;
 constexpr uint64_t kResult = 0x52534c54;
 
 constexpr size_t kWordBytes = 8;
-constexpr size_t kChunkBytes = 64 * 1024;
+constexpr size_t kChunkBytes = size_t{64} * 1024;
 constexpr size_t kMaxErrorText = 4096;
 // Nix sends a handful of each.
 constexpr size_t kMaxFields = 10'000;

@@ -31,8 +31,8 @@ namespace nixq {
 class Wire {
  public:
   // Bounds against a stream that lost its step.
-  static constexpr size_t kMaxStringBytes = 4 * 1024 * 1024;
-  static constexpr size_t kMaxLogBytes = 64 * 1024 * 1024;
+  static constexpr size_t kMaxStringBytes = size_t{4} * 1024 * 1024;
+  static constexpr size_t kMaxLogBytes = size_t{64} * 1024 * 1024;
   static constexpr size_t kMaxRecords = 1'000'000;  // before one reply
 
   // Makes both descriptors (which may be one) non-blocking. They and `cancel`

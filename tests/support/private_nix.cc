@@ -32,7 +32,7 @@ constexpr char kSettings[] =
 constexpr absl::Duration kCommandLimit = absl::Minutes(4);
 constexpr int kStartTries = 6000;
 constexpr int kTryPauseMs = 10;
-constexpr size_t kMaxOutputBytes = 64 * 1024 * 1024;
+constexpr size_t kMaxOutputBytes = size_t{64} * 1024 * 1024;
 
 // The processes whose parent is `pid`.
 std::vector<pid_t> ChildrenOf(pid_t pid) {
@@ -42,7 +42,7 @@ std::vector<pid_t> ChildrenOf(pid_t pid) {
        std::filesystem::directory_iterator("/proc", error)) {
     auto number = ParseUint(entry.path().filename().string());
     if (!number.has_value()) continue;
-    auto stat = ReadFile(entry.path().string() + "/stat", 64 * 1024);
+    auto stat = ReadFile(entry.path().string() + "/stat", size_t{64} * 1024);
     if (!stat.ok()) continue;
     // "pid (name) state parent ...", and the name may have anything in it.
     const auto words =
@@ -55,7 +55,7 @@ std::vector<pid_t> ChildrenOf(pid_t pid) {
 }
 
 bool IsAlive(pid_t pid) {
-  auto stat = ReadFile(absl::StrFormat("/proc/%d/stat", pid), 64 * 1024);
+  auto stat = ReadFile(absl::StrFormat("/proc/%d/stat", pid), size_t{64} * 1024);
   return stat.ok() && stat->find(") Z ") == std::string::npos;
 }
 
@@ -194,16 +194,12 @@ bool PrivateNix::IsValid(const StorePath& path) const {
 }
 
 DaemonClientOptions PrivateNix::SocketOptions() const {
-  DaemonClientOptions options{.store_dir = *store_dir_};
-  options.socket_path = socket_path();
-  return options;
+  return DaemonClientOptions{*store_dir_, socket_path(), {}, {}};
 }
 
 DaemonClientOptions PrivateNix::StdioOptions() const {
-  DaemonClientOptions options{.store_dir = *store_dir_};
-  options.stdio_command = {"nix-daemon", "--stdio"};
-  options.stdio_environment = environment();
-  return options;
+  return DaemonClientOptions{
+      *store_dir_, "", {"nix-daemon", "--stdio"}, environment()};
 }
 
 std::string SimpleExpression(const std::string& name) {

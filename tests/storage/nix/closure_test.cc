@@ -23,7 +23,7 @@ StorePath Path(const std::string& name) {
 }
 
 PathInfo Info(const std::string& name, std::vector<std::string> references) {
-  PathInfo info{.path = Path(name)};
+  PathInfo info{Path(name), {}, 0, {}, {}, {}, false, {}, {}};
   for (const std::string& reference : references) {
     info.references.push_back(Path(reference));
   }
