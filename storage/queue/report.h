@@ -17,10 +17,10 @@ namespace nixq {
 
 struct TargetSummary {
   TargetRow target;
-  int64_t queued = 0;   // waiting, due or not
+  int64_t queued = 0;  // waiting, due or not
   int64_t sending = 0;
   int64_t parked = 0;
-  int64_t done = 0;     // in the history
+  int64_t done = 0;  // in the history
   int64_t sent_last_hour = 0;
   uint64_t sent_last_hour_bytes = 0;  // as sent (compressed)
   uint64_t open_nar_bytes = 0;        // of queued and sending, as far as known

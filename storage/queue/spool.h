@@ -26,7 +26,7 @@ struct SpoolFile {
 };
 
 struct SpoolListing {
-  std::vector<SpoolFile> files;       // oldest first
+  std::vector<SpoolFile> files;         // oldest first
   std::vector<std::string> unreadable;  // renamed to *.bad, with the reason
 };
 
