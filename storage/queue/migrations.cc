@@ -39,6 +39,17 @@ absl::StatusOr<int> SchemaVersion(Database& database) {
   return static_cast<int>(version.value_or(0));
 }
 
+absl::Status CheckSchemaVersion(Database& database) {
+  NIXQ_ASSIGN_OR_RETURN(int version, SchemaVersion(database));
+  const int newest = NewestSchemaVersion();
+  if (version > newest) return NewerSchema(database, version, newest);
+  if (version == newest) return absl::OkStatus();
+  return absl::FailedPreconditionError(absl::StrFormat(
+      "%s has schema %d, this program needs %d: start queued once, it brings "
+      "the file up to date",
+      database.file(), version, newest));
+}
+
 absl::Status Migrate(Database& database,
                      std::span<const schema::Migration> migrations) {
   NIXQ_ASSIGN_OR_RETURN(int version, SchemaVersion(database));

@@ -16,6 +16,9 @@ int NewestSchemaVersion();
 // The schema that a file has (`PRAGMA user_version`); 0: none yet.
 absl::StatusOr<int> SchemaVersion(Database& database);
 
+// FAILED_PRECONDITION, with what to do, unless the file has the newest schema.
+absl::Status CheckSchemaVersion(Database& database);
+
 // Brings a file to the newest of `migrations`: each one it lacks in a
 // transaction of its own, with its number, so that a crash leaves a version
 // whole. Several processes may do this at once.

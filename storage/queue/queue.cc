@@ -176,15 +176,7 @@ absl::StatusOr<Queue> Queue::OpenExisting(const QueueOptions& options) {
   NIXQ_ASSIGN_OR_RETURN(
       Database database,
       Database::Open(QueueFile(options.state_dir), OptionsFor(options)));
-  NIXQ_ASSIGN_OR_RETURN(int version, SchemaVersion(database));
-  if (version != NewestSchemaVersion()) {
-    return absl::FailedPreconditionError(absl::StrFormat(
-        "%s has schema %d, this program knows %d: %s", database.file(), version,
-        NewestSchemaVersion(),
-        version < NewestSchemaVersion()
-            ? "start queued once, it brings the file up to date"
-            : "it was used by a newer nix-queued; use that one"));
-  }
+  NIXQ_RETURN_IF_ERROR(CheckSchemaVersion(database));
   return Queue(std::make_unique<Impl>(std::move(database), ClockOf(options)));
 }
 

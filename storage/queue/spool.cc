@@ -118,29 +118,26 @@ void RemoveIfAbandoned(const std::string& file) {
   if (SystemClock().Now() - changed > kTemporaryAge) unlink(file.c_str());
 }
 
-// The names of the `max_files` oldest spool files.
-absl::StatusOr<std::set<std::string>> OldestNames(const std::string& directory,
-                                                  size_t max_files) {
-  std::set<std::string> names;
+bool IsSpoolFile(std::string_view name) {
+  return name.ends_with(kSuffix) && !name.starts_with('.');
+}
+
+// Calls `visit` with each name in the directory; none if there is none.
+template <typename Visit>
+absl::Status ForEachName(const std::string& directory, Visit visit) {
   std::unique_ptr<DIR, CloseDirectory> handle(opendir(directory.c_str()));
   if (handle == nullptr) {
-    if (errno == ENOENT) return names;
+    if (errno == ENOENT) return absl::OkStatus();
     return ErrnoError(errno, absl::StrFormat("list %s", directory));
   }
   while (true) {
     errno = 0;
     const dirent* entry = readdir(handle.get());
     if (entry == nullptr) break;
-    std::string_view name = entry->d_name;
-    if (name.starts_with(kTemporaryPrefix)) {
-      RemoveIfAbandoned(absl::StrFormat("%s/%s", directory, entry->d_name));
-    } else if (name.ends_with(kSuffix) && !name.starts_with('.')) {
-      names.emplace(name);
-      if (names.size() > max_files) names.erase(std::prev(names.end()));
-    }
+    visit(std::string(entry->d_name));
   }
-  if (errno != 0) return ErrnoError(errno, "list " + directory);
-  return names;
+  if (errno == 0) return absl::OkStatus();
+  return ErrnoError(errno, absl::StrFormat("list %s", directory));
 }
 
 absl::StatusOr<std::vector<InboxEntry>> ReadOne(const std::string& file) {
@@ -157,6 +154,42 @@ absl::StatusOr<std::vector<InboxEntry>> ReadOne(const std::string& file) {
   }
   NIXQ_RETURN_IF_ERROR(text.status());
   return Parse(*text);
+}
+
+absl::StatusOr<SpoolListing> Read(const std::string& directory,
+                                  size_t max_files, bool tidy_up) {
+  std::set<std::string> names;  // the oldest ones
+  NIXQ_RETURN_IF_ERROR(ForEachName(directory, [&](const std::string& name) {
+    if (tidy_up && name.starts_with(kTemporaryPrefix)) {
+      RemoveIfAbandoned(absl::StrFormat("%s/%s", directory, name));
+    } else if (IsSpoolFile(name)) {
+      names.insert(name);
+      if (names.size() > max_files) names.erase(std::prev(names.end()));
+    }
+  }));
+  SpoolListing listing;
+  for (const std::string& name : names) {
+    std::string file = absl::StrFormat("%s/%s", directory, name);
+    absl::StatusOr<std::vector<InboxEntry>> entries = ReadOne(file);
+    if (entries.ok()) {
+      listing.files.push_back({file, *std::move(entries)});
+      continue;
+    }
+    if (absl::IsNotFound(entries.status())) continue;  // taken meanwhile
+    std::string reason = absl::StrFormat(
+        "%s: %s", file, std::string(entries.status().message()));
+    // Only what is wrong for good is put aside; what cannot be read for now
+    // stays, and is told of again.
+    if (tidy_up && absl::IsInvalidArgument(entries.status())) {
+      std::string bad = file + ".bad";
+      if (rename(file.c_str(), bad.c_str()) != 0) {
+        return ErrnoError(errno, absl::StrFormat("rename %s", file));
+      }
+      reason = absl::StrFormat("%s, renamed to %s", reason, bad);
+    }
+    listing.unreadable.push_back(std::move(reason));
+  }
+  return listing;
 }
 
 }  // namespace
@@ -195,32 +228,24 @@ absl::Status WriteSpool(const std::string& state_dir,
 
 absl::StatusOr<SpoolListing> ReadSpool(const std::string& state_dir,
                                        size_t max_files) {
-  std::string directory = SpoolDirectory(state_dir);
-  NIXQ_ASSIGN_OR_RETURN(std::set<std::string> names,
-                        OldestNames(directory, max_files));
-  SpoolListing listing;
-  for (const std::string& name : names) {
-    std::string file = absl::StrFormat("%s/%s", directory, name);
-    absl::StatusOr<std::vector<InboxEntry>> entries = ReadOne(file);
-    if (entries.ok()) {
-      listing.files.push_back({file, *std::move(entries)});
-      continue;
-    }
-    if (absl::IsNotFound(entries.status())) continue;  // taken meanwhile
-    std::string reason = absl::StrFormat(
-        "%s: %s", file, std::string(entries.status().message()));
-    // Only what is wrong for good is put aside; what cannot be read for now
-    // stays, and is told of again.
-    if (absl::IsInvalidArgument(entries.status())) {
-      std::string bad = file + ".bad";
-      if (rename(file.c_str(), bad.c_str()) != 0) {
-        return ErrnoError(errno, absl::StrFormat("rename %s", file));
-      }
-      reason = absl::StrFormat("%s, renamed to %s", reason, bad);
-    }
-    listing.unreadable.push_back(std::move(reason));
-  }
+  return Read(SpoolDirectory(state_dir), max_files, /*tidy_up=*/true);
+}
+
+absl::StatusOr<SpoolListing> PeekSpool(const std::string& state_dir,
+                                       size_t max_files) {
+  absl::StatusOr<SpoolListing> listing =
+      Read(SpoolDirectory(state_dir), max_files, /*tidy_up=*/false);
+  if (absl::IsPermissionDenied(listing.status())) return SpoolListing();
   return listing;
+}
+
+absl::StatusOr<int64_t> CountSpoolFiles(const std::string& state_dir) {
+  int64_t count = 0;
+  absl::Status status =
+      ForEachName(SpoolDirectory(state_dir),
+                  [&](const std::string& name) { count += IsSpoolFile(name); });
+  if (!status.ok() && !absl::IsPermissionDenied(status)) return status;
+  return count;
 }
 
 absl::Status RemoveSpoolFile(const std::string& file) {

@@ -7,6 +7,7 @@
 // whole (temporary name, fsync, rename, fsync of the directory).
 #pragma once
 
+#include <cstdint>
 #include <string>
 #include <vector>
 
@@ -34,6 +35,12 @@ struct SpoolListing {
 // "<name>.bad" and reported; temporary files older than an hour are removed.
 absl::StatusOr<SpoolListing> ReadSpool(const std::string& state_dir,
                                        size_t max_files);
+
+// The same without changing anything, for those who only look: unreadable
+// files stay. Without permission to look it is as if nothing were there.
+absl::StatusOr<SpoolListing> PeekSpool(const std::string& state_dir,
+                                       size_t max_files);
+absl::StatusOr<int64_t> CountSpoolFiles(const std::string& state_dir);
 
 // Removes a file whose entries are in the database.
 absl::Status RemoveSpoolFile(const std::string& file);

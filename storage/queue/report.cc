@@ -1,0 +1,431 @@
+#include "storage/queue/report.h"
+
+#include <sys/stat.h>
+
+#include <algorithm>
+#include <set>
+#include <string>
+#include <string_view>
+#include <utility>
+
+#include "absl/strings/str_format.h"
+#include "storage/base/status.h"
+#include "storage/queue/migrations.h"
+#include "storage/queue/queue_impl.h"
+#include "storage/queue/spool.h"
+
+namespace nixq {
+namespace {
+
+constexpr absl::Duration kRecently = absl::Hours(1);
+// Spool files that are looked into for the paths that somebody waits for.
+constexpr size_t kMaxSpoolFiles = 10000;
+
+uint64_t FileBytes(const std::string& file) {
+  struct stat info;
+  return stat(file.c_str(), &info) == 0 ? info.st_size : 0;
+}
+
+absl::StatusOr<int64_t> CountOf(Database& database, std::string_view sql) {
+  NIXQ_ASSIGN_OR_RETURN(std::optional<int64_t> count, database.QueryInt(sql));
+  return count.value_or(0);
+}
+
+// What can be said about a failure to open, for a person.
+absl::Status Explain(const absl::Status& status, const std::string& file) {
+  if (absl::IsNotFound(status)) {
+    struct stat info;
+    if (stat(file.c_str(), &info) == 0) {
+      return absl::PermissionDeniedError(absl::StrFormat(
+          "%s: its -wal file is missing, and not ours to make: it comes back "
+          "when queued or a hook runs",
+          file));
+    }
+    return absl::NotFoundError(absl::StrFormat(
+        "%s: no queue there yet: neither queued nor a hook has run", file));
+  }
+  if (!absl::IsPermissionDenied(status)) return status;
+  struct stat info;
+  size_t slash = file.rfind('/');
+  if (stat(file.c_str(), &info) != 0 &&
+      stat(file.substr(0, slash).c_str(), &info) != 0) {
+    return status;
+  }
+  return absl::PermissionDeniedError(
+      absl::StrFormat("%s; members of group %d may read it, and its owner",
+                      std::string(status.message()), info.st_gid));
+}
+
+#define NIXQ_JOB_COLUMNS                                                    \
+  "p.path, t.name, j.state, j.outcome, j.attempts, j.queued_unix_ms, "      \
+  "j.changed_unix_ms, j.next_attempt_unix_ms, j.error_code, j.error_text, " \
+  "(SELECT path FROM paths WHERE id = j.blocked_by), p.nar_size_bytes, "    \
+  "j.sent_size_bytes, j.duration_ms "
+
+JobRow ReadJob(const Statement& row) {
+  JobRow job;
+  job.path = row.Text(0);
+  job.target = row.Text(1);
+  job.state = JobStateFromName(row.Text(2));
+  job.outcome = JobOutcomeFromName(row.Text(3));
+  job.attempts = static_cast<int>(row.Int(4));
+  job.queued_at = FromRow(row.Int(5));
+  job.changed_at = FromRow(row.Int(6));
+  if (job.state == JobState::kQueued) {
+    // 0 is "at once": due since it was queued.
+    job.next_attempt = row.Int(7) == 0 ? job.queued_at : FromRow(row.Int(7));
+  }
+  job.error_code = row.Text(8);
+  job.error_text = row.Text(9);
+  job.blocked_by = row.Text(10);
+  job.nar_size_bytes = row.Int(11);
+  job.sent_size_bytes = row.Int(12);
+  job.duration = absl::Milliseconds(row.Int(13));
+  return job;
+}
+
+absl::StatusOr<std::vector<JobRow>> ReadJobs(Statement& statement) {
+  std::vector<JobRow> jobs;
+  while (true) {
+    NIXQ_ASSIGN_OR_RETURN(bool row, statement.Step());
+    if (!row) return jobs;
+    jobs.push_back(ReadJob(statement));
+  }
+}
+
+// One statement for each state, since partial indexes need its literal.
+std::string_view JobsOfState(JobState state) {
+#define NIXQ_JOBS_WHERE(condition, order)                        \
+  "SELECT " NIXQ_JOB_COLUMNS                                     \
+  "FROM targets t CROSS JOIN jobs j ON j.target_id = t.id "      \
+  "CROSS JOIN paths p ON p.id = j.path_id WHERE " condition      \
+  " AND (?1 IS NULL OR t.name = ?1) AND j.queued_unix_ms <= ?2 " \
+  "ORDER BY " order " LIMIT ?3"
+  switch (state) {
+    case JobState::kQueued:
+      return NIXQ_JOBS_WHERE("j.state = 'queued'", "j.id");
+    case JobState::kSending:
+      return NIXQ_JOBS_WHERE("j.state = 'sending'", "j.id");
+    case JobState::kParked:
+      return NIXQ_JOBS_WHERE("j.state = 'parked'", "j.id");
+    case JobState::kDone:
+      return NIXQ_JOBS_WHERE("j.state = 'done'", "j.changed_unix_ms DESC");
+  }
+#undef NIXQ_JOBS_WHERE
+  return "";
+}
+
+}  // namespace
+
+class Report::Impl {
+ public:
+  Impl(Database database, Clock& clock, std::string state_dir)
+      : database_(std::move(database)),
+        clock_(clock),
+        state_dir_(std::move(state_dir)) {}
+
+  absl::StatusOr<QueueSummary> Summary();
+  absl::StatusOr<std::vector<JobRow>> Jobs(const JobFilter& filter);
+  absl::StatusOr<PathReport> Path(const std::string& path);
+  absl::StatusOr<Outstanding> Count(const std::vector<std::string>& paths);
+  absl::Status CheckIntegrity();
+
+ private:
+  absl::Status FillTarget(TargetSummary* summary, int64_t now_ms);
+  absl::Status FillDone(TargetSummary* summary, int64_t now_ms);
+  absl::StatusOr<Outstanding> CountAll();
+  // The full path that a person means: itself, or the only one whose base
+  // name begins so.
+  absl::StatusOr<std::string> FullPath(const std::string& path);
+  absl::StatusOr<bool> InInbox(const std::string& path);
+
+  Database database_;
+  Clock& clock_;
+  std::string state_dir_;
+};
+
+absl::Status Report::Impl::FillTarget(TargetSummary* summary, int64_t now_ms) {
+  NIXQ_ASSIGN_OR_RETURN(
+      Statement queued,
+      database_.Prepare(
+          "SELECT count(*), min(queued_unix_ms), min(next_attempt_unix_ms) "
+          "FROM jobs WHERE target_id = ?1 AND state = 'queued'"));
+  NIXQ_ASSIGN_OR_RETURN(bool row, queued.Bind(summary->target.id).Step());
+  NIXQ_ASSIGN_OR_RETURN(
+      Statement sending,
+      database_.Prepare("SELECT count(*), min(queued_unix_ms) FROM jobs "
+                        "WHERE target_id = ?1 AND state = 'sending'"));
+  NIXQ_ASSIGN_OR_RETURN(bool row2, sending.Bind(summary->target.id).Step());
+  NIXQ_ASSIGN_OR_RETURN(
+      Statement parked,
+      database_.Prepare("SELECT count(*) FROM jobs "
+                        "WHERE target_id = ?1 AND state = 'parked'"));
+  NIXQ_ASSIGN_OR_RETURN(bool row3, parked.Bind(summary->target.id).Step());
+  NIXQ_ASSIGN_OR_RETURN(
+      Statement bytes,
+      database_.Prepare(
+          "SELECT (SELECT sum(nar_size_bytes) FROM jobs j CROSS JOIN paths p "
+          "ON p.id = j.path_id WHERE target_id = ?1 AND state = 'queued'), "
+          "(SELECT sum(nar_size_bytes) FROM jobs j CROSS JOIN paths p "
+          "ON p.id = j.path_id WHERE target_id = ?1 AND state = 'sending')"));
+  NIXQ_ASSIGN_OR_RETURN(bool row4, bytes.Bind(summary->target.id).Step());
+  if (!row || !row2 || !row3 || !row4) {
+    return absl::InternalError("a count without a row");
+  }
+  summary->queued = queued.Int(0);
+  summary->sending = sending.Int(0);
+  summary->parked = parked.Int(0);
+  summary->open_nar_bytes = bytes.Int(0) + bytes.Int(1);
+  for (const Statement* open : {&queued, &sending}) {
+    if (open->IsNull(1)) continue;
+    absl::Time oldest = FromRow(open->Int(1));
+    summary->oldest_open =
+        std::min(oldest, summary->oldest_open.value_or(oldest));
+  }
+  if (summary->queued > 0) {
+    summary->next_attempt =
+        FromRow(queued.Int(2) == 0 ? now_ms : queued.Int(2));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Report::Impl::FillDone(TargetSummary* summary, int64_t now_ms) {
+  NIXQ_ASSIGN_OR_RETURN(
+      Statement done,
+      database_.Prepare("SELECT count(*) FROM jobs "
+                        "WHERE target_id = ?1 AND state = 'done'"));
+  NIXQ_ASSIGN_OR_RETURN(bool row, done.Bind(summary->target.id).Step());
+  NIXQ_ASSIGN_OR_RETURN(
+      Statement recent,
+      database_.Prepare(
+          "SELECT count(*), sum(sent_size_bytes) FROM jobs WHERE "
+          "target_id = ?1 AND state = 'done' AND changed_unix_ms > ?2 AND "
+          "outcome = 'sent'"));
+  recent.Bind(summary->target.id,
+              now_ms - absl::ToInt64Milliseconds(kRecently));
+  NIXQ_ASSIGN_OR_RETURN(bool row2, recent.Step());
+  if (!row || !row2) return absl::InternalError("a count without a row");
+  summary->done = done.Int(0);
+  summary->sent_last_hour = recent.Int(0);
+  summary->sent_last_hour_bytes = recent.Int(1);
+  return absl::OkStatus();
+}
+
+absl::StatusOr<QueueSummary> Report::Impl::Summary() {
+  const int64_t now_ms = ToRow(clock_.Now());
+  NIXQ_ASSIGN_OR_RETURN(Transaction view, Transaction::BeginRead(database_));
+  QueueSummary summary;
+  {
+    NIXQ_ASSIGN_OR_RETURN(Statement targets,
+                          database_.Prepare("SELECT " NIXQ_TARGET_COLUMNS
+                                            " FROM targets t ORDER BY t.name"));
+    while (true) {
+      NIXQ_ASSIGN_OR_RETURN(bool row, targets.Step());
+      if (!row) break;
+      summary.targets.push_back({.target = ReadTarget(targets)});
+    }
+  }
+  for (TargetSummary& target : summary.targets) {
+    NIXQ_RETURN_IF_ERROR(FillTarget(&target, now_ms));
+    NIXQ_RETURN_IF_ERROR(FillDone(&target, now_ms));
+  }
+  NIXQ_ASSIGN_OR_RETURN(summary.inbox,
+                        CountOf(database_, "SELECT count(*) FROM inbox"));
+  NIXQ_ASSIGN_OR_RETURN(summary.derivations,
+                        CountOf(database_, "SELECT count(*) FROM derivations"));
+  NIXQ_ASSIGN_OR_RETURN(
+      summary.holds,
+      CountOf(database_,
+              "SELECT count(*) FROM paths WHERE root <> 'none' AND "
+              "root = 'hold'"));
+  NIXQ_ASSIGN_OR_RETURN(
+      summary.pins,
+      CountOf(database_,
+              "SELECT count(*) FROM paths WHERE root <> 'none' AND "
+              "root = 'pin'"));
+  NIXQ_ASSIGN_OR_RETURN(summary.spool_files, CountSpoolFiles(state_dir_));
+  summary.file_bytes =
+      FileBytes(database_.file()) + FileBytes(database_.file() + "-wal");
+  NIXQ_ASSIGN_OR_RETURN(summary.schema_version, SchemaVersion(database_));
+  return summary;
+}
+
+absl::StatusOr<std::vector<JobRow>> Report::Impl::Jobs(
+    const JobFilter& filter) {
+  NIXQ_ASSIGN_OR_RETURN(Transaction view, Transaction::BeginRead(database_));
+  absl::Time queued_before = filter.older_than
+                                 ? clock_.Now() - *filter.older_than
+                                 : absl::InfiniteFuture();
+  // What is open first, as a person reads: oldest first; then history.
+  std::vector<JobRow> jobs;
+  for (JobState state : {JobState::kSending, JobState::kQueued,
+                         JobState::kParked, JobState::kDone}) {
+    if (filter.state && *filter.state != state) continue;
+    if (jobs.size() >= filter.limit) break;
+    NIXQ_ASSIGN_OR_RETURN(Statement select,
+                          database_.Prepare(JobsOfState(state)));
+    select.Bind(filter.target, ToRow(queued_before),
+                filter.limit - jobs.size());
+    NIXQ_ASSIGN_OR_RETURN(std::vector<JobRow> some, ReadJobs(select));
+    for (JobRow& job : some) jobs.push_back(std::move(job));
+  }
+  return jobs;
+}
+
+absl::StatusOr<bool> Report::Impl::InInbox(const std::string& path) {
+  NIXQ_ASSIGN_OR_RETURN(
+      Statement select,
+      database_.Prepare("SELECT 1 FROM inbox WHERE path = ?1 LIMIT 1"));
+  return select.Bind(path).Step();
+}
+
+absl::StatusOr<std::string> Report::Impl::FullPath(const std::string& path) {
+  if (path.starts_with('/')) return path;
+  // All paths of a queue are in one store directory, so that an index can be
+  // used: any row tells which.
+  NIXQ_ASSIGN_OR_RETURN(
+      Statement select,
+      database_.Prepare(
+          "WITH any_path (path) AS (SELECT * FROM (SELECT path FROM paths "
+          "LIMIT 1) UNION ALL SELECT * FROM (SELECT path FROM inbox LIMIT 1)), "
+          "wanted (first) AS (SELECT rtrim(path, replace(path, '/', '')) || ?1 "
+          "FROM any_path LIMIT 1) "
+          "SELECT p.path FROM wanted CROSS JOIN paths p ON p.path >= first AND "
+          "p.path < first || char(127) "
+          "UNION "
+          "SELECT i.path FROM wanted CROSS JOIN inbox i ON i.path >= first AND "
+          "i.path < first || char(127) LIMIT 2"));
+  NIXQ_ASSIGN_OR_RETURN(bool first, select.Bind(path).Step());
+  if (!first) {
+    return absl::NotFoundError(
+        absl::StrFormat("%s: the queue has never heard of it", path));
+  }
+  std::string found = select.Text(0);
+  NIXQ_ASSIGN_OR_RETURN(bool second, select.Step());
+  if (second && !found.ends_with("/" + path)) {
+    return absl::InvalidArgumentError(
+        absl::StrFormat("%s: not unique: %s, %s", path, found, select.Text(0)));
+  }
+  return found;
+}
+
+absl::StatusOr<PathReport> Report::Impl::Path(const std::string& path) {
+  if (path.empty()) return absl::InvalidArgumentError("which path?");
+  NIXQ_ASSIGN_OR_RETURN(Transaction view, Transaction::BeginRead(database_));
+  PathReport report;
+  NIXQ_ASSIGN_OR_RETURN(report.path, FullPath(path));
+  NIXQ_ASSIGN_OR_RETURN(report.in_inbox, InInbox(report.path));
+  NIXQ_ASSIGN_OR_RETURN(
+      Statement select,
+      database_.Prepare("SELECT deriver, system, source, root, queued_unix_ms "
+                        "FROM paths WHERE path = ?1"));
+  NIXQ_ASSIGN_OR_RETURN(bool row, select.Bind(report.path).Step());
+  if (!row && !report.in_inbox) {
+    return absl::NotFoundError(
+        absl::StrFormat("%s: the queue has never heard of it", path));
+  }
+  if (row) {
+    report.deriver = select.Text(0);
+    report.system = select.Text(1);
+    report.source = select.Text(2);
+    report.root = RootStateFromName(select.Text(3));
+    report.queued_at = FromRow(select.Int(4));
+  }
+  NIXQ_ASSIGN_OR_RETURN(
+      Statement jobs,
+      database_.Prepare("SELECT " NIXQ_JOB_COLUMNS
+                        "FROM paths p CROSS JOIN jobs j ON j.path_id = p.id "
+                        "JOIN targets t ON t.id = j.target_id "
+                        "WHERE p.path = ?1 ORDER BY t.name"));
+  NIXQ_ASSIGN_OR_RETURN(report.jobs, ReadJobs(jobs.Bind(report.path)));
+  return report;
+}
+
+absl::StatusOr<Report::Outstanding> Report::Impl::CountAll() {
+  NIXQ_ASSIGN_OR_RETURN(int64_t spool_files, CountSpoolFiles(state_dir_));
+  NIXQ_ASSIGN_OR_RETURN(
+      Statement select,
+      database_.Prepare(
+          "SELECT (SELECT count(*) FROM jobs WHERE state = 'queued') + "
+          "(SELECT count(*) FROM jobs WHERE state = 'sending') + "
+          "(SELECT count(*) FROM inbox) + (SELECT count(*) FROM derivations), "
+          "(SELECT count(*) FROM jobs WHERE state = 'parked')"));
+  NIXQ_ASSIGN_OR_RETURN(bool row, select.Step());
+  if (!row) return absl::InternalError("a count without a row");
+  return Outstanding{.open = select.Int(0) + spool_files,
+                     .parked = select.Int(1)};
+}
+
+absl::StatusOr<Report::Outstanding> Report::Impl::Count(
+    const std::vector<std::string>& paths) {
+  if (paths.empty()) return CountAll();
+  // The spool first: what leaves it meanwhile is then seen as rows.
+  NIXQ_ASSIGN_OR_RETURN(SpoolListing spool,
+                        PeekSpool(state_dir_, kMaxSpoolFiles));
+  std::set<std::string> spooled;
+  for (const SpoolFile& file : spool.files) {
+    for (const InboxEntry& entry : file.entries) spooled.insert(entry.path);
+  }
+  NIXQ_ASSIGN_OR_RETURN(Transaction view, Transaction::BeginRead(database_));
+  NIXQ_ASSIGN_OR_RETURN(
+      Statement select,
+      database_.Prepare(
+          "SELECT (SELECT count(*) FROM inbox WHERE path = ?1) + "
+          "(SELECT count(*) FROM derivations WHERE path = ?1), "
+          "(SELECT open_count FROM paths WHERE path = ?1), "
+          "(SELECT count(*) FROM jobs WHERE state = 'parked' AND path_id = "
+          "(SELECT id FROM paths WHERE path = ?1))"));
+  Outstanding outstanding;
+  for (const std::string& path : paths) {
+    NIXQ_ASSIGN_OR_RETURN(bool row, select.Bind(path).Step());
+    if (!row) return absl::InternalError("a count without a row");
+    int64_t parked = select.Int(2);
+    outstanding.open += select.Int(0) + select.Int(1) - parked +
+                        static_cast<int64_t>(spooled.count(path));
+    outstanding.parked += parked;
+  }
+  return outstanding;
+}
+
+absl::Status Report::Impl::CheckIntegrity() {
+  NIXQ_ASSIGN_OR_RETURN(Statement check,
+                        database_.Prepare("PRAGMA integrity_check(1)"));
+  NIXQ_ASSIGN_OR_RETURN(bool row, check.Step());
+  if (row && check.Text(0) == "ok") return absl::OkStatus();
+  return absl::DataLossError(absl::StrFormat(
+      "%s: %s", database_.file(), row ? check.Text(0) : "no answer"));
+}
+
+absl::StatusOr<Report> Report::Open(const QueueOptions& options) {
+  DatabaseOptions database_options;
+  database_options.read_only = true;
+  database_options.busy_timeout = options.busy_timeout;
+  std::string file = QueueFile(options.state_dir);
+  absl::StatusOr<Database> database = Database::Open(file, database_options);
+  if (!database.ok()) return Explain(database.status(), file);
+  NIXQ_RETURN_IF_ERROR(CheckSchemaVersion(*database));
+  return Report(std::make_unique<Impl>(
+      *std::move(database),
+      options.clock != nullptr ? *options.clock : SystemClock(),
+      options.state_dir));
+}
+
+Report::Report(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+Report::Report(Report&&) noexcept = default;
+Report& Report::operator=(Report&&) noexcept = default;
+Report::~Report() = default;
+
+absl::StatusOr<QueueSummary> Report::Summary() { return impl_->Summary(); }
+absl::StatusOr<std::vector<JobRow>> Report::Jobs(const JobFilter& filter) {
+  return impl_->Jobs(filter);
+}
+absl::StatusOr<PathReport> Report::Path(const std::string& path) {
+  return impl_->Path(path);
+}
+absl::StatusOr<Report::Outstanding> Report::Count(
+    const std::vector<std::string>& paths) {
+  return impl_->Count(paths);
+}
+absl::Status Report::CheckIntegrity() { return impl_->CheckIntegrity(); }
+
+}  // namespace nixq
