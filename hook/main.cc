@@ -90,7 +90,7 @@ struct Outcome {
   bool kept = false;
   bool derivation_read = false;
   std::vector<std::string> failures;
-  Complaints warnings;
+  std::vector<std::string> warnings;
 };
 
 void Heed(const std::vector<Note>& notes, BuildOutputs& outputs,
@@ -110,7 +110,7 @@ void Heed(const std::vector<Note>& notes, BuildOutputs& outputs,
         outcome.derivation_read = true;
         break;
       case NoteKind::kWarning:
-        outcome.warnings.Add(note.text);
+        outcome.warnings.push_back(note.text);
         break;
       case NoteKind::kFailure:
         outcome.failures.push_back(note.text);
@@ -192,7 +192,7 @@ bool Run(steady_clock::time_point start) {
     return false;
   }
   Outcome outcome = Keep(*settings, outputs, start);
-  Print(outcome.warnings.Lines());
+  Print(outcome.warnings);
   if (!outcome.kept) Print(LinesOfLoss(*settings, outputs, outcome));
   return outcome.kept;
 }

@@ -39,6 +39,7 @@ void ParseOutPaths(const HookSettings& settings, BuildOutputs& outputs,
         "OUT_PATHS has %d bytes; only the first %d are looked at",
         settings.out_paths.size(), kMaxOutPathsBytes));
   }
+  const std::string prefix = settings.store_dir.path() + "/";
   // Nix separates with spaces; any other white space is part of a bad name.
   while (!rest.empty()) {
     size_t space = rest.find(' ');
@@ -46,6 +47,11 @@ void ParseOutPaths(const HookSettings& settings, BuildOutputs& outputs,
     rest.remove_prefix(space == rest.npos ? rest.size() : space + 1);
     if (token.empty()) continue;
     outputs.out_paths_empty = false;
+    // Explaining each of 100,000 tokens would take longer than we have.
+    if (complaints.full() && !token.starts_with(prefix)) {
+      complaints.AddUnshown();
+      continue;
+    }
     absl::StatusOr<StorePath> path = settings.store_dir.ParsePath(token);
     if (path.ok()) {
       outputs.named.push_back(*std::move(path));
@@ -88,10 +94,10 @@ std::string OutputPathName(const StorePath& derivation,
 }  // namespace
 
 void Complaints::Add(std::string line) {
-  if (lines_.size() < kMaxLines) {
-    lines_.push_back(std::move(line));
+  if (full()) {
+    AddUnshown();
   } else {
-    ++more_;
+    lines_.push_back(std::move(line));
   }
 }
 

@@ -25,6 +25,9 @@ class Complaints {
   static constexpr size_t kMaxLines = 10;
 
   void Add(std::string line);
+  // Whether what is added is only counted; then its text need not be made.
+  bool full() const { return lines_.size() == kMaxLines; }
+  void AddUnshown() { ++more_; }
   // The lines, and one that says how many more there were.
   std::vector<std::string> Lines() const;
 
@@ -46,7 +49,7 @@ struct BuildOutputs {
 
 // The largest OUT_PATHS that is looked at, in bytes; what lies beyond is
 // refused as one token. Linux passes at most 128 KiB in one variable.
-inline constexpr size_t kMaxOutPathsBytes = 1024 * 1024;
+inline constexpr size_t kMaxOutPathsBytes = size_t{1024} * 1024;
 
 // Checks OUT_PATHS token by token, and DRV_PATH. What is refused becomes a
 // complaint; the rest goes on. Touches no file.

@@ -32,6 +32,24 @@ absl::Status WatchChildExit() {
   return absl::OkStatus();
 }
 
+// A pipe that does not block. Where standard streams are closed its ends would
+// take their numbers, and be lost to what belongs there.
+absl::Status MakePipe(UniqueFd& read_end, UniqueFd& write_end) {
+  int ends[2];
+  if (pipe(ends) != 0) return ErrnoError(errno, "make a pipe");
+  read_end.Reset(ends[0]);
+  write_end.Reset(ends[1]);
+  for (UniqueFd* end : {&read_end, &write_end}) {
+    if (end->get() <= STDERR_FILENO) {
+      end->Reset(fcntl(end->get(), F_DUPFD, STDERR_FILENO + 1));
+    }
+    if (!end->valid() || fcntl(end->get(), F_SETFL, O_NONBLOCK) != 0) {
+      return ErrnoError(errno, "set up a pipe");
+    }
+  }
+  return absl::OkStatus();
+}
+
 // Nix reads our output until nobody has it open, so a worker that may outlive
 // us must not.
 bool DropStandardStreams() {
@@ -96,15 +114,9 @@ absl::StatusOr<Worker> Worker::Start(
     const std::function<void(WorkerNotes&)>& work) {
   CloseInheritedFds();
   NIXQ_RETURN_IF_ERROR(WatchChildExit());
-  int ends[2];
-  if (pipe(ends) != 0) return ErrnoError(errno, "make a pipe");
-  UniqueFd read_end(ends[0]);
-  UniqueFd write_end(ends[1]);
-  for (int fd : ends) {
-    if (fcntl(fd, F_SETFL, O_NONBLOCK) != 0) {
-      return ErrnoError(errno, "set up a pipe");
-    }
-  }
+  UniqueFd read_end;
+  UniqueFd write_end;
+  NIXQ_RETURN_IF_ERROR(MakePipe(read_end, write_end));
   pid_t pid = fork();
   if (pid < 0) return ErrnoError(errno, "fork");
   if (pid == 0) {
