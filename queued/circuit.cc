@@ -6,9 +6,18 @@
 #include "storage/base/text.h"
 
 namespace nixq {
+namespace {
+
+// How old the success that a row tells of may be while all goes well.
+constexpr absl::Duration kSuccessResolution = absl::Minutes(1);
+
+}  // namespace
 
 Circuit::Circuit(TargetRow row, RetryPolicy policy, Random& random)
-    : row_(std::move(row)), policy_(policy), random_(random) {}
+    : row_(std::move(row)),
+      policy_(policy),
+      random_(random),
+      saved_at_(row_.success_at) {}
 
 bool Circuit::MayStart(absl::Time now, int in_flight) const {
   if (row_.paused) return false;
@@ -59,7 +68,8 @@ void Circuit::Refresh(const TargetRow& row) {
 }
 
 bool Circuit::TakeDirty(absl::Time now) {
-  const bool success_is_news = row_.success_at > saved_at_ + absl::Minutes(1);
+  const bool success_is_news =
+      row_.success_at > saved_at_ + kSuccessResolution;
   if (!dirty_ && !success_is_news) return false;
   dirty_ = false;
   saved_at_ = now;

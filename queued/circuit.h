@@ -46,7 +46,7 @@ class Circuit {
   Random& random_;
   bool dirty_ = false;
   absl::Time opened_at_ = absl::InfinitePast();
-  absl::Time saved_at_ = absl::InfinitePast();
+  absl::Time saved_at_;
 };
 
 }  // namespace nixq

@@ -208,6 +208,14 @@ absl::Status BinaryCache::Prepare(bool create, const Cancellation& cancel) {
       Printable(found->store_dir, 256), options_.store_dir.path()));
 }
 
+absl::Status BinaryCache::CheckWritable(const Cancellation& cancel) {
+  const absl::StatusOr<std::string> text =
+      blobs_->Get(kCacheInfoKey, kMaxCacheInfoBytes, cancel);
+  if (!text.ok()) return Annotate(text.status(), Describe());
+  return Annotate(blobs_->Put(kCacheInfoKey, kCacheInfoType, *text, cancel),
+                  Describe());
+}
+
 absl::StatusOr<std::vector<bool>> BinaryCache::Present(
     const std::vector<StorePath>& paths, const Cancellation& cancel) {
   std::vector<std::string> keys;

@@ -41,6 +41,10 @@ class BinaryCache {
   // `create`) there is none.
   absl::Status Prepare(bool create, const Cancellation& cancel);
 
+  // Whether we may write, by putting nix-cache-info again as it is.
+  // NOT_FOUND: there is none.
+  absl::Status CheckWritable(const Cancellation& cancel);
+
   // Which of these paths have a narinfo.
   absl::StatusOr<std::vector<bool>> Present(
       const std::vector<StorePath>& paths, const Cancellation& cancel);
