@@ -1,0 +1,336 @@
+"""queuectl's verbs, with the daemon up and down."""
+
+import json
+import os
+import sqlite3
+import subprocess
+import sys
+import unittest
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(
+    os.path.abspath(__file__))), "support"))
+# pylint: disable=wrong-import-position
+import binary_cache
+import children
+import nginx
+import private_nix
+import queued
+import world
+
+READS = (["status"], ["list"], ["version"], ["check"],
+         ["list", "--state", "done"])
+
+
+class CtlCase(world.WorldTest):
+
+    def setUp(self):
+        super().setUp()
+        self.make_nix(hook=queued.HOOK)
+        self.cache = binary_cache.BinaryCache(os.path.join(self.base, "c"))
+        self.queue = self.make_queue([
+            {"name": "dir", "url": "file://" + self.cache.directory}])
+
+    def build(self, name):
+        return self.nix.build(private_nix.derivation(
+            name, f"echo {name} {self.salt} > $out"))[0]
+
+    def switch_target(self, name, url, **keys):
+        """Restarts the daemon with only this target."""
+        self.queue.stop()
+        self.queue.tables["target"] = [{"name": name, "url": url, **keys}]
+        self.queue.write_config()
+        self.queue.start()
+
+    def go_away(self):
+        """From now on there is only a target that cannot be reached."""
+        self.switch_target("away", f"http://127.0.0.1:{nginx.free_port()}")
+
+    def open_path(self):
+        """A path with one job that waits for the absent target."""
+        self.go_away()
+        path = self.build("open")
+        self.queue.wait_for_rows(
+            "SELECT 1 FROM jobs JOIN targets ON targets.id = target_id "
+            "WHERE name = 'away' AND state = 'queued'", "the job")
+        return path
+
+
+class Reading(CtlCase):
+
+    def test_json_of_every_read_is_json(self):
+        path = self.build("x")
+        self.queue.wait()
+        for up in (True, False):
+            for verb in READS + (["show", path],):
+                with self.subTest(verb=verb, daemon=up):
+                    result = self.queue.ctl(*verb, "--json", code=None)
+                    self.assertIn(result.returncode, (0, 1))
+                    json.loads(result.stdout)
+            if up:
+                self.queue.stop()
+
+    def test_status(self):
+        self.build("x")
+        self.queue.wait()
+        status = self.queue.ctl_json("status")
+        self.assertEqual(self.queue.pid, status["daemon"]["pid"])
+        target = status["targets"][0]
+        self.assertEqual(("dir", "ok", 0, 0, 1),
+                         tuple(target[key] for key in (
+                             "name", "health", "queued", "parked", "done")))
+        self.assertGreater(target["sent_last_hour_bytes"], 0)
+        self.queue.stop()
+        self.assertIsNone(self.queue.ctl_json("status")["daemon"])
+        self.assertIn("not running", self.queue.ctl("status").stdout)
+
+    def test_list_filters(self):
+        done = self.build("done")
+        self.queue.wait()
+        waiting = self.open_path()
+        self.assertEqual(
+            [done], [job["path"] for job in self.queue.ctl_json(
+                "list", "--state", "done")])
+        self.assertEqual(
+            [waiting], [job["path"] for job in self.queue.ctl_json(
+                "list", "--target", "away")])
+        self.assertEqual([], self.queue.ctl_json("list", "--older-than",
+                                                 "1h"))
+        self.assertEqual(1, len(self.queue.ctl_json("list", "--limit", "1")))
+
+    def test_show_tells_everything(self):
+        path = self.open_path()
+        self.queue.wait_for_rows("SELECT 1 FROM targets WHERE failures > 0 "
+                                 "AND name = 'away'", "a failure")
+        shown = self.queue.ctl_json("show", path)
+        self.assertEqual((path, "hold", "hook"), tuple(
+            shown[key] for key in ("path", "root", "source")))
+        jobs = {job["target"]: job for job in shown["jobs"]}
+        self.assertEqual("queued", jobs["away"]["state"])
+        self.assertTrue(jobs["away"]["next"])
+        text = self.queue.ctl("show", path).stdout
+        self.assertIn("away", text)
+        self.assertIn("unreachable", text)
+        # By base name, and by a unique prefix of it.
+        name = os.path.basename(path)
+        for argument in (name, name[:12]):
+            self.assertEqual(path, self.queue.ctl_json("show",
+                                                       argument)["path"])
+
+    def test_plain_text_in_a_pipe(self):
+        self.build("x")
+        self.queue.wait()
+        for verb in (["status"], ["list"], ["check"]):
+            result = self.queue.ctl(*verb, code=None)
+            self.assertNotIn("\x1b", result.stdout + result.stderr)
+
+    def test_version(self):
+        self.assertRegex(self.queue.ctl("version").stdout,
+                         r"queuectl \d+\.\d+\.\d+\nqueued \d+\.\d+\.\d+")
+
+
+class ExitCodes(CtlCase):
+
+    def test_usage(self):
+        for arguments in ([], ["frobnicate"], ["list", "--state", "silly"],
+                          ["show"], ["wait", "--timeout", "soon"],
+                          ["prune", "--older-than", "7"], ["retry"],
+                          ["add"], ["pause"], ["status", "extra"]):
+            with self.subTest(arguments=arguments):
+                result = self.queue.ctl(*arguments, code=2)
+                self.assertEqual("", result.stdout)
+                self.assertNotEqual("", result.stderr)
+
+    def test_failures_are_one_line(self):
+        for arguments in (["show", "/etc/passwd"],
+                          ["show", self.nix.store_dir
+                           + "/0123456789abcdfghijklmnpqrsvwxyz-none"],
+                          ["pause", "nobody"], ["resume", "nobody"],
+                          ["add", "/etc/passwd"]):
+            with self.subTest(arguments=arguments):
+                result = self.queue.ctl(*arguments, code=1)
+                self.assertEqual(1, len(result.stderr.splitlines()))
+
+    def test_help(self):
+        self.assertIn("status", self.queue.ctl("--help").stdout)
+        self.assertIn("--timeout", self.queue.ctl("wait", "--help").stdout)
+
+    def test_no_queue_yet(self):
+        empty = self.place("empty")
+        result = subprocess.run(
+            [os.path.join(queued.BIN, "queuectl"), "--config",
+             self.queue.config_file, "--state-dir", empty, "status"],
+            env=self.queue.environment, capture_output=True, text=True,
+            timeout=60 * children.SLOWNESS, check=False)
+        self.assertEqual(1, result.returncode)
+        self.assertIn(empty, result.stderr)
+        self.assertEqual([], os.listdir(empty), "reading makes nothing")
+
+    def test_wait(self):
+        path = self.build("arrives")
+        self.queue.wait(path)
+        self.assertTrue(self.cache.has(path))
+        path = self.open_path()
+        result = self.queue.ctl("wait", "--timeout", "200ms", code=1)
+        self.assertIn("1 still open", result.stderr)
+        self.assertEqual({"open": 1, "parked": 0}, json.loads(self.queue.ctl(
+            "wait", "--timeout", "0s", "--json", path, code=1).stdout))
+        self.queue.stop()
+        self.queue.ctl("wait", "--timeout", "60s", code=3)
+
+
+class Changing(CtlCase):
+
+    def test_add(self):
+        self.queue.stop()
+        paths = self.nix.build(private_nix.chain("old", 3, self.salt),
+                               "--option", "post-build-hook", "")
+        lone = self.nix.build(private_nix.derivation(
+            "lone", f"echo {self.salt} > $out"), "--option",
+            "post-build-hook", "")
+        # With the daemon down, as a link such as ./result, with its closure.
+        link = os.path.join(self.base, "result")
+        os.symlink(paths[0], link)
+        self.queue.ctl("add", "--closure", link)
+        self.queue.start()
+        self.queue.wait()
+        closure = self.nix.closure(paths)
+        self.assert_whole(self.cache, closure)
+        self.assertEqual({"queuectl"}, {row["source"] for row in
+                                        self.queue.rows(
+                                            "SELECT source FROM paths")})
+        for path in closure:
+            self.assertTrue(os.path.islink(os.path.join(
+                self.nix.roots_dir, os.path.basename(path))))
+        # With the daemon up, all that was built here.
+        self.queue.ctl("add", "--all-local")
+        self.queue.wait()
+        self.assert_whole(self.cache, closure + lone)
+
+    def test_add_of_what_is_not_valid(self):
+        path = self.build("gone")
+        self.queue.wait()
+        os.unlink(os.path.join(self.nix.roots_dir, os.path.basename(path)))
+        self.nix.collect_garbage()
+        result = self.queue.ctl("add", path, code=1)
+        self.assertIn("not valid", result.stderr)
+        self.assertEqual([], os.listdir(self.nix.roots_dir))
+
+    def test_pause_and_resume(self):
+        for up in (True, False):
+            with self.subTest(daemon=up):
+                if not up:
+                    self.queue.stop()
+                self.queue.ctl("pause", "dir")
+                path = self.build(f"paused-{up}")
+                if up:
+                    self.queue.wait_for_rows(
+                        "SELECT 1 FROM jobs WHERE state = 'queued'",
+                        "the job")
+                self.assertIn("paused", self.queue.ctl("status").stdout)
+                self.assertFalse(self.cache.has(path))
+                self.queue.ctl("resume", "dir")
+                if not up:
+                    self.queue.start()
+                self.queue.wait()
+                self.assertTrue(self.cache.has(path))
+
+    def test_forget(self):
+        path = self.open_path()
+        for up in (True, False):
+            with self.subTest(daemon=up):
+                if not up:
+                    self.queue.stop()
+                    path = self.build("again")
+                    self.queue.start()
+                    self.queue.wait_for_rows(
+                        "SELECT 1 FROM jobs WHERE state = 'queued'",
+                        "the job")
+                    self.queue.stop()
+                self.assertIn(path, self.queue.ctl(
+                    "forget", "--dry-run", path).stdout)
+                self.assertEqual(1, len(self.open_jobs()))
+                self.queue.ctl("forget", path)
+                self.assertEqual([], self.open_jobs())
+        # Its hold ends as any finished hold does: with a pin, by age.
+        self.queue.start()
+        self.queue.wait_for_rows(
+            "SELECT 1 WHERE NOT EXISTS "
+            "(SELECT 1 FROM paths WHERE root = 'hold')", "the hold to end")
+
+    def open_jobs(self):
+        return [job for job in self.queue.jobs() if job["state"] != "done"]
+
+    def test_retry_brings_the_next_attempt_forward(self):
+        server = self.make_cache_server()
+        server.stop()
+        self.queue.tables["retry"] = {"min-delay": "1h", "max-delay": "1h"}
+        self.switch_target("later", server.url)
+        path = self.build("later")
+        self.queue.wait_for_rows("SELECT 1 FROM targets WHERE failures > 0 "
+                                 "AND name = 'later'", "a failure")
+        again = world.cache_server.CacheServer(server.directory,
+                                               port=server.port)
+        self.addCleanup(again.stop)
+        self.queue.ctl("resume", "later")
+        self.queue.wait()
+        self.assertTrue(again.cache.has(path))
+
+
+class Checking(CtlCase):
+
+    def problems(self):
+        """What `check` finds wrong, and its exit code."""
+        result = self.queue.ctl("check", code=None)
+        return result.returncode, result.stdout + result.stderr
+
+    def test_all_is_well(self):
+        # nix.conf of this world wires the hook.
+        code, text = self.problems()
+        self.assertEqual(0, code, text)
+
+    def test_a_missing_key(self):
+        self.queue.tables["signing"] = {"key-files": ["/nowhere/key"]}
+        self.queue.write_config()
+        code, text = self.problems()
+        self.assertEqual(1, code)
+        self.assertIn("/nowhere/key", text)
+
+    def test_an_unreachable_target(self):
+        self.queue.tables["target"] = [
+            {"name": "away", "url": f"http://127.0.0.1:{nginx.free_port()}"}]
+        self.queue.write_config()
+        code, text = self.problems()
+        self.assertEqual(1, code)
+        self.assertIn("away", text)
+
+    def test_a_bad_configuration(self):
+        self.queue.write_config("[[target]]\nurl = 7\n")
+        code, text = self.problems()
+        self.assertEqual(1, code)
+        self.assertIn("queued.toml:2:", text)
+
+    def test_a_damaged_database(self):
+        self.build("x")
+        self.queue.wait()
+        self.queue.stop()
+        file = os.path.join(self.queue.state_dir, "queue.db")
+        # All of it into the file, then a page in its middle overwritten.
+        with sqlite3.connect(file) as database:
+            database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        database.close()
+        with open(file, "r+b") as damaged:
+            damaged.seek(4096 * 2)
+            damaged.write(b"\xaa" * 4096 * 3)
+        code, _ = self.problems()
+        self.assertEqual(1, code)
+
+    def test_a_hook_that_is_not_wired(self):
+        settings = dict(self.nix.settings)
+        del settings["post-build-hook"]
+        private_nix.write_nix_conf(self.nix.conf_dir, settings)
+        _, text = self.problems()
+        self.assertIn("post-build-hook", text)
+
+
+if __name__ == "__main__":
+    unittest.main()
