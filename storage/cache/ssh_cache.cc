@@ -59,7 +59,9 @@ std::vector<std::string> Copying::Argv(
   argv.insert(argv.end(),
               {"copy", "--log-format", "internal-json", "-v", "--to", url_});
   if (options_.substitute_on_destination) {
-    argv.emplace_back("--substitute-on-destination");
+    // Over ssh-ng:// Nix 2.8 looks at the setting, not at the option.
+    argv.insert(argv.end(), {"--substitute-on-destination", "--option",
+                             "builders-use-substitutes", "true"});
   }
   if (!options_.closure) argv.emplace_back("--no-recursive");
   argv.emplace_back("--");
