@@ -217,14 +217,14 @@ TEST_F(DaemonClientRequestsTest, PipelinesWithoutDeadlock) {
   std::vector<std::string> references;
   for (int i = 0; i < 30; ++i)
     references.push_back(Full(absl::StrFormat("r%03d", i)));
-  std::atomic<int> answered{0};
+  std::atomic<int> asked{0};
   DaemonClient& client = Serve([&](FakeNixPeer& peer) {
     peer.ShakeHands(34);
     while (peer.ReadUint() == kQueryPathInfo) {
       peer.ReadString();
+      ++asked;
       peer.WriteLast();
       peer.WritePathInfo(references);
-      ++answered;
     }
   });
   std::vector<StorePath> paths;
@@ -235,7 +235,7 @@ TEST_F(DaemonClientRequestsTest, PipelinesWithoutDeadlock) {
   ASSERT_THAT(*infos, SizeIs(5000));
   EXPECT_EQ((*infos)[4999]->path, paths[4999]);
   EXPECT_THAT((*infos)[4999]->references, SizeIs(30));
-  EXPECT_EQ(answered, 5000);
+  EXPECT_EQ(asked, 5000);
 }
 
 // The client asks ahead, but not everything at once.
