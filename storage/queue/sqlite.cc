@@ -69,6 +69,20 @@ absl::StatusCode CodeOf(int extended, int system_errno) {
   }
 }
 
+// The errno behind an I/O error. SQLite forgets it when a commit fails, but
+// each of its files remembers its own.
+int SystemErrno(sqlite3* database) {
+  int result = sqlite3_system_errno(database);
+  for (int which : {SQLITE_FCNTL_JOURNAL_POINTER, SQLITE_FCNTL_FILE_POINTER}) {
+    if (result != 0) break;
+    sqlite3_file* file = nullptr;
+    sqlite3_file_control(database, "main", which, &file);
+    if (file == nullptr || file->pMethods == nullptr) continue;
+    file->pMethods->xFileControl(file, SQLITE_FCNTL_LAST_ERRNO, &result);
+  }
+  return result;
+}
+
 absl::Status ErrorOf(sqlite3* database, int code) {
   const char* file = nullptr;
   std::string message = sqlite3_errstr(code);
@@ -83,7 +97,7 @@ absl::Status ErrorOf(sqlite3* database, int code) {
     }
     int base = extended & 0xff;
     if (base == SQLITE_CANTOPEN || base == SQLITE_IOERR) {
-      system_errno = sqlite3_system_errno(database);
+      system_errno = SystemErrno(database);
     }
   }
   if (system_errno != 0) {
