@@ -316,8 +316,9 @@ int RunShow(const Context& context, const std::string& argument) {
     std::string state(Name(job.state));
     if (job.state == JobState::kDone)
       state += ", " + std::string(Name(job.outcome));
-    printf("  %s: %s, %d attempts, since %s\n", job.target.c_str(),
-           state.c_str(), job.attempts, HumanTime(job.changed_at).c_str());
+    printf("  %s: %s, %d attempt%s, since %s\n", job.target.c_str(),
+           state.c_str(), job.attempts, job.attempts == 1 ? "" : "s",
+           HumanTime(job.changed_at).c_str());
     if (!job.error_text.empty()) {
       printf("    %s%s%s\n", job.error_code.c_str(),
              job.error_code.empty() ? "" : ": ", job.error_text.c_str());
