@@ -7,7 +7,7 @@ CREATE VIEW queue AS
 SELECT name, target, state, attempts,
        iif(next, datetime(next / 1000, 'unixepoch'), 'at once') AS next_attempt,
        last_error,
-       age / 86400 || 'd ' || time(age, 'unixepoch') AS age,
+       (age / 86400) || 'd ' || time(age, 'unixepoch') AS age,
        path
 FROM (
   SELECT p.name, t.name AS target, state, attempts,
@@ -16,12 +16,12 @@ FROM (
   FROM jobs j JOIN paths p ON p.id = path_id JOIN targets t ON t.id = target_id
   WHERE state IN ('queued', 'sending')
   UNION ALL
-  SELECT replace(path, rtrim(path, replace(path, '/', '')), ''),
+  SELECT substr(path, length(rtrim(path, replace(path, '/', ''))) + 34),
          '', 'inbox', 0, 0, '',
          strftime('%s', 'now') - created_unix_ms / 1000, path
   FROM inbox
   UNION ALL
-  SELECT replace(path, rtrim(path, replace(path, '/', '')), ''),
+  SELECT substr(path, length(rtrim(path, replace(path, '/', ''))) + 34),
          '', 'derivation', attempts, next_attempt_unix_ms, error_text,
          strftime('%s', 'now') - queued_unix_ms / 1000, path
   FROM derivations

@@ -1,0 +1,269 @@
+#include "storage/queue/report.h"
+
+#include <unistd.h>
+
+#include <string>
+#include <vector>
+
+#include "storage/base/io.h"
+#include "storage/queue/spool.h"
+#include "tests/storage/queue/queue_fixture.h"
+
+namespace nixq {
+namespace {
+
+using testing::ElementsAre;
+using testing::HasSubstr;
+using testing::IsEmpty;
+using testing::SizeIs;
+
+// Two targets; on "nas": waiting, done, parked, sending, queued.
+class ReportTest : public QueueFixture {
+ protected:
+  void SetUp() override {
+    ASSERT_NO_FATAL_FAILURE(QueueFixture::SetUp());
+    Configure({"nas", "s3"});
+    start_ = clock_.Now();
+    Accept({"waiting", "done", "parked", "sending"});
+    std::vector<ClaimedJob> jobs = Claim();
+    ASSERT_THAT(jobs, SizeIs(4));
+    Settlement waiting;
+    waiting.job_id = jobs[0].job_id;
+    waiting.verb = Settlement::Verb::kRetry;
+    waiting.next_attempt = start_ + absl::Minutes(10);
+    waiting.error_code = "unavailable";
+    waiting.error_text = "connection refused";
+    Settlement done;
+    done.job_id = jobs[1].job_id;
+    done.sent_size_bytes = 1000;
+    done.nar_size_bytes = 5000;
+    done.duration = absl::Milliseconds(1500);
+    Settlement parked;
+    parked.job_id = jobs[2].job_id;
+    parked.verb = Settlement::Verb::kPark;
+    parked.error_code = "data_loss";
+    parked.error_text = "hash mismatch";
+    clock_.Advance(absl::Minutes(1));
+    ASSERT_OK(queue_->Settle({waiting, done, parked}));
+    Accept({"queued"});
+    ASSERT_OK_AND_ASSIGN(report_, Report::Open(Options()));
+  }
+
+  std::vector<std::string> Names(const JobFilter& filter) {
+    auto jobs = report_->Jobs(filter);
+    EXPECT_TRUE(jobs.ok()) << jobs.status();
+    std::vector<std::string> names;
+    if (!jobs.ok()) return names;
+    for (const JobRow& job : *jobs) {
+      names.push_back(job.path.substr(job.path.find('-') + 1) + "@" +
+                      job.target);
+    }
+    return names;
+  }
+
+  absl::Time start_;
+  std::optional<Report> report_;
+};
+
+TEST_F(ReportTest, SummaryCountsEverything) {
+  ASSERT_OK(queue_->Accept({}, {Output("floating.drv")}, {}));
+  ASSERT_OK(queue_->SetRootByPath(StorePathOf("done"), RootState::kPin));
+  {
+    auto writer = InboxWriter::Open(Options().state_dir, absl::Seconds(1));
+    ASSERT_OK(writer.status());
+    ASSERT_OK(writer->Put({Output("x"), Output("y")}));
+  }
+  ASSERT_OK(WriteSpool(Options().state_dir, {Output("z")}));
+  ASSERT_OK_AND_ASSIGN(QueueSummary summary, report_->Summary());
+  EXPECT_EQ(summary.inbox, 2);
+  EXPECT_EQ(summary.derivations, 1);
+  EXPECT_EQ(summary.spool_files, 1);
+  EXPECT_EQ(summary.holds, 4);
+  EXPECT_EQ(summary.pins, 1);
+  EXPECT_GT(summary.file_bytes, 8192u);
+  EXPECT_EQ(summary.schema_version, 3);
+  ASSERT_THAT(summary.targets, SizeIs(2));
+  const TargetSummary& nas = summary.targets[0];
+  EXPECT_EQ(nas.target.name, "nas");
+  EXPECT_EQ(nas.queued, 2);
+  EXPECT_EQ(nas.sending, 1);
+  EXPECT_EQ(nas.parked, 1);
+  EXPECT_EQ(nas.done, 1);
+  EXPECT_EQ(nas.sent_last_hour, 1);
+  EXPECT_EQ(nas.sent_last_hour_bytes, 1000u);
+  EXPECT_EQ(nas.oldest_open, start_);
+  EXPECT_EQ(nas.next_attempt, clock_.Now());  // "queued" is due
+  const TargetSummary& s3 = summary.targets[1];
+  EXPECT_EQ(s3.queued, 5);
+  EXPECT_EQ(s3.open_nar_bytes, 5000u);
+  EXPECT_EQ(s3.done, 0);
+  clock_.Advance(absl::Hours(2));
+  ASSERT_OK_AND_ASSIGN(summary, report_->Summary());
+  EXPECT_EQ(summary.targets[0].sent_last_hour, 0);
+  EXPECT_EQ(summary.targets[0].done, 1);
+}
+
+TEST_F(ReportTest, AnEmptyQueueHasNoTimes) {
+  ASSERT_OK(queue_->Forget({}).status());
+  ASSERT_OK_AND_ASSIGN(QueueSummary summary, report_->Summary());
+  EXPECT_FALSE(summary.targets[0].oldest_open);
+  EXPECT_FALSE(summary.targets[0].next_attempt);
+}
+
+TEST_F(ReportTest, JobsAreFiltered) {
+  JobFilter nas;
+  nas.target = "nas";
+  EXPECT_THAT(Names(nas), ElementsAre("sending@nas", "waiting@nas",
+                                      "queued@nas", "parked@nas", "done@nas"));
+  nas.limit = 2;
+  EXPECT_THAT(Names(nas), ElementsAre("sending@nas", "waiting@nas"));
+  JobFilter parked;
+  parked.state = JobState::kParked;
+  EXPECT_THAT(Names(parked), ElementsAre("parked@nas"));
+  JobFilter old;
+  old.state = JobState::kQueued;
+  old.target = "nas";
+  old.older_than = absl::Seconds(30);
+  EXPECT_THAT(Names(old), ElementsAre("waiting@nas"));
+  JobFilter nobody;
+  nobody.target = "nosuch";
+  EXPECT_THAT(Names(nobody), IsEmpty());
+}
+
+TEST_F(ReportTest, HistoryIsNewestFirst) {
+  Settlement done;
+  for (const ClaimedJob& job : Claim()) {
+    done.job_id = job.job_id;
+    clock_.Advance(absl::Seconds(1));
+    ASSERT_OK(queue_->Settle({done}));
+  }
+  JobFilter filter;
+  filter.state = JobState::kDone;
+  EXPECT_THAT(Names(filter),
+              ElementsAre("queued@nas", "sending@nas", "done@nas"));
+}
+
+TEST_F(ReportTest, RowsAreWhole) {
+  ASSERT_OK_AND_ASSIGN(PathReport path, report_->Path(StorePathOf("waiting")));
+  EXPECT_EQ(path.deriver, StorePathOf("waiting.drv"));
+  EXPECT_EQ(path.system, "x86_64-linux");
+  EXPECT_EQ(path.source, "hook");
+  EXPECT_EQ(path.root, RootState::kHold);
+  EXPECT_EQ(path.queued_at, start_);
+  EXPECT_FALSE(path.in_inbox);
+  ASSERT_THAT(path.jobs, SizeIs(2));
+  const JobRow& job = path.jobs[0];
+  EXPECT_EQ(job.target, "nas");
+  EXPECT_EQ(job.state, JobState::kQueued);
+  EXPECT_EQ(job.attempts, 1);
+  EXPECT_EQ(job.queued_at, start_);
+  EXPECT_EQ(job.changed_at, start_ + absl::Minutes(1));
+  EXPECT_EQ(job.next_attempt, start_ + absl::Minutes(10));
+  EXPECT_EQ(job.error_code, "unavailable");
+  EXPECT_EQ(job.error_text, "connection refused");
+  EXPECT_EQ(path.jobs[1].next_attempt, start_);
+  ASSERT_OK_AND_ASSIGN(path, report_->Path(StorePathOf("done")));
+  EXPECT_EQ(path.jobs[0].duration, absl::Milliseconds(1500));
+  EXPECT_EQ(path.jobs[0].outcome, JobOutcome::kSent);
+  EXPECT_FALSE(path.jobs[0].next_attempt);
+}
+
+TEST_F(ReportTest, PathsAreFoundByWhatPeopleType) {
+  Accept({"waiting-doc"});
+  std::string base = StorePathOf("waiting").substr(strlen("/nix/store/"));
+  for (const std::string& name : {StorePathOf("waiting"), base}) {
+    ASSERT_OK_AND_ASSIGN(PathReport path, report_->Path(name));
+    EXPECT_EQ(path.path, StorePathOf("waiting"));
+  }
+  // A base name that another one begins with is itself all the same.
+  Execute("INSERT INTO paths (path, name, queued_unix_ms) VALUES ('" +
+          StorePathOf("waiting") + "-lib', 'x', 1)");
+  ASSERT_OK_AND_ASSIGN(PathReport path, report_->Path(base));
+  EXPECT_EQ(path.path, StorePathOf("waiting"));
+  absl::Status ambiguous = report_->Path(base.substr(0, 34)).status();
+  EXPECT_TRUE(absl::IsInvalidArgument(ambiguous)) << ambiguous;
+  EXPECT_THAT(ambiguous.message(), HasSubstr("not unique"));
+  ASSERT_OK_AND_ASSIGN(path, report_->Path(base + "-l"));
+  EXPECT_EQ(path.path, StorePathOf("waiting") + "-lib");
+  EXPECT_TRUE(absl::IsNotFound(report_->Path("zzz").status()));
+  EXPECT_TRUE(absl::IsNotFound(report_->Path("/nix/store/zzz").status()));
+  EXPECT_TRUE(absl::IsNotFound(report_->Path("%").status()));
+  EXPECT_TRUE(absl::IsInvalidArgument(report_->Path("").status()));
+}
+
+TEST_F(ReportTest, WhatIsInTheInboxIsFoundToo) {
+  auto writer = InboxWriter::Open(Options().state_dir, absl::Seconds(1));
+  ASSERT_OK(writer.status());
+  ASSERT_OK(writer->Put({Output("fresh"), Output("waiting")}));
+  std::string base = StorePathOf("fresh").substr(strlen("/nix/store/"));
+  ASSERT_OK_AND_ASSIGN(PathReport path, report_->Path(base));
+  EXPECT_EQ(path.path, StorePathOf("fresh"));
+  EXPECT_TRUE(path.in_inbox);
+  EXPECT_THAT(path.jobs, IsEmpty());
+  ASSERT_OK_AND_ASSIGN(path, report_->Path(StorePathOf("waiting")));
+  EXPECT_TRUE(path.in_inbox);
+  EXPECT_THAT(path.jobs, SizeIs(2));
+}
+
+TEST_F(ReportTest, CountsWhatIsOutstanding) {
+  ASSERT_OK_AND_ASSIGN(Report::Outstanding all, report_->Count({}));
+  EXPECT_EQ(all.open, 3 + 5);
+  EXPECT_EQ(all.parked, 1);
+  ASSERT_OK_AND_ASSIGN(
+      Report::Outstanding some,
+      report_->Count({StorePathOf("parked"), StorePathOf("nosuch")}));
+  EXPECT_EQ(some.open, 1);
+  EXPECT_EQ(some.parked, 1);
+  auto writer = InboxWriter::Open(Options().state_dir, absl::Seconds(1));
+  ASSERT_OK(writer.status());
+  ASSERT_OK(writer->Put({Output("nosuch")}));
+  ASSERT_OK(WriteSpool(Options().state_dir, {Output("parked")}));
+  ASSERT_OK_AND_ASSIGN(
+      some, report_->Count({StorePathOf("parked"), StorePathOf("nosuch")}));
+  EXPECT_EQ(some.open, 3);
+  ASSERT_OK(queue_->Accept({}, {Output("floating.drv")}, {}));
+  ASSERT_OK_AND_ASSIGN(all, report_->Count({}));
+  EXPECT_EQ(all.open, 3 + 5 + 3);
+  ASSERT_OK_AND_ASSIGN(some, report_->Count({StorePathOf("floating.drv")}));
+  EXPECT_EQ(some.open, 1);
+}
+
+TEST_F(ReportTest, NeverWaitsForAWriter) {
+  auto other = Database::Open(QueueFile(Options().state_dir), {});
+  ASSERT_OK(other.status());
+  ASSERT_OK_AND_ASSIGN(Transaction lock, Transaction::Begin(*other));
+  ASSERT_OK(other->Execute("DELETE FROM jobs"));
+  ASSERT_OK_AND_ASSIGN(Report::Outstanding all, report_->Count({}));
+  EXPECT_EQ(all.parked, 1);
+  EXPECT_OK(Report::Open(Options()).status());
+}
+
+TEST_F(ReportTest, OpenSaysWhatToDo) {
+  QueueOptions options = Options();
+  options.state_dir = dir_ / "nowhere";
+  absl::Status status = Report::Open(options).status();
+  EXPECT_TRUE(absl::IsNotFound(status)) << status;
+  EXPECT_THAT(status.message(), HasSubstr("no queue there yet"));
+}
+
+TEST_F(ReportTest, IntegrityIsChecked) {
+  EXPECT_OK(report_->CheckIntegrity());
+  ASSERT_OK(queue_->Checkpoint());
+  queue_.reset();
+  report_.reset();
+  std::string file = QueueFile(Options().state_dir);
+  std::string bytes = *ReadFile(file, 1 << 24);
+  // The content of every page but the first, not its header.
+  for (size_t i = 4096; i < bytes.size(); ++i) {
+    if (i % 4096 > 3000 && i % 3 == 0) bytes[i] ^= 0x55;
+  }
+  ASSERT_OK(WriteFileAtomically(file, bytes, 0644));
+  ASSERT_EQ(unlink((file + "-wal").c_str()), 0);
+  auto damaged = Report::Open(Options());
+  absl::Status status =
+      damaged.ok() ? damaged->CheckIntegrity() : damaged.status();
+  EXPECT_TRUE(absl::IsDataLoss(status)) << status;
+}
+
+}  // namespace
+}  // namespace nixq
