@@ -200,7 +200,9 @@ bool Run(steady_clock::time_point start) {
 int Main(int argc, char** argv) {
   steady_clock::time_point start = steady_clock::now();
   bool strict = GetEnvironment("NIX_QUEUED_STRICT") == "1";
+  // What these tell of are errors of system calls, too.
   std::signal(SIGPIPE, SIG_IGN);
+  std::signal(SIGXFSZ, SIG_IGN);
   LimitLife(strict);
   if (argc == 2 && std::string_view(argv[1]) == "--help") {
     return WriteAll(STDOUT_FILENO, kUsage).ok() ? 0 : 1;

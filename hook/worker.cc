@@ -118,16 +118,19 @@ absl::StatusOr<Worker> Worker::Start(
   UniqueFd write_end;
   NIXQ_RETURN_IF_ERROR(MakePipe(read_end, write_end));
   pid_t pid = fork();
-  if (pid < 0) return ErrnoError(errno, "fork");
   if (pid == 0) {
     read_end.Reset();
     RunWork(write_end.get(), work);
+  }
+  if (pid < 0) {
+    WorkerNotes notes(write_end.get());
+    work(notes);
   }
   return Worker(pid, std::move(read_end));
 }
 
 std::vector<Note> Worker::Finish(Deadline deadline) {
-  if (!WaitForExit(deadline)) {
+  if (pid_ > 0 && !WaitForExit(deadline)) {
     kill(pid_, SIGKILL);
     // Takes the zombie away if it died at once; if not, it is init's.
     waitpid(pid_, nullptr, WNOHANG);

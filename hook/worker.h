@@ -57,7 +57,8 @@ class Worker {
   // Forks. The child gets /dev/null as standard input, output and error, no
   // other inherited descriptor, default signals, "/" as its directory and a
   // umask of 022, runs `work` and exits. Only one worker at a time, from a
-  // process with one thread.
+  // process with one thread. Where no process is to be had, does `work` here
+  // and now: better a hook that may hang than outputs that are lost.
   static absl::StatusOr<Worker> Start(
       const std::function<void(WorkerNotes&)>& work);
   Worker(Worker&&) = default;
@@ -71,7 +72,7 @@ class Worker {
   Worker(pid_t pid, UniqueFd notes) : pid_(pid), notes_(std::move(notes)) {}
   bool WaitForExit(Deadline deadline) const;
 
-  pid_t pid_;
+  pid_t pid_;  // -1: it was done here
   UniqueFd notes_;
 };
 

@@ -2,6 +2,7 @@
 """What the hook does on a good day, and around the edges of a process."""
 
 import os
+import shutil
 import socket
 import stat
 import subprocess
@@ -370,6 +371,34 @@ class Process(HookTest):
             os.close(write_end)
         self.assertEqual(result.code, 0)
         self.assertEqual(self.paths(), [output])
+
+    def test_no_process_to_be_had(self):
+        if os.geteuid() != 0 or not shutil.which("prlimit"):
+            note("a limit on processes is not tested: needs root, prlimit")
+            return
+        output, drv = self.add_build()
+        for place in (self.state, self.roots):
+            os.makedirs(place)
+            os.chown(place, 65534, 65534)
+        self.assert_silent(self.run_hook(
+            DRV_PATH=drv, prefix=("prlimit", "--nproc=1", "--"),
+            options={"user": 65534, "group": 65534, "extra_groups": []}))
+        self.assertEqual(self.paths(), [output])
+        self.assert_held(output)
+
+    def test_limit_on_the_size_of_files(self):
+        output, drv = self.add_build()
+        if not shutil.which("prlimit"):
+            note("a limit on the size of files is not tested: no prlimit")
+            return
+        result = self.run_hook(
+            DRV_PATH=drv, prefix=("prlimit", "--fsize=4096", "--"))
+        self.assert_silent(result)  # a spool file is small enough
+        self.assertEqual(self.spooled_paths(), [output])
+        result = self.run_hook(
+            DRV_PATH=drv, prefix=("prlimit", "--fsize=0", "--"))
+        self.assertEqual((result.code, len(result.lines)), (0, 2), result)
+        self.assertIn(f"not queued: {output}", result.err)
 
     def test_is_static(self):
         if os.environ.get("NIXQ_SANITIZE") or os.uname().sysname != "Linux":
