@@ -5,6 +5,7 @@
 #include "queued/config_keys.h"
 #include "queued/config_url.h"
 #include "storage/base/text.h"
+#include "storage/cache/ssh_cache.h"
 
 namespace nixq {
 namespace {
@@ -260,6 +261,43 @@ constexpr TargetKey kTargetKeys[] = {
      kSsh},
 };
 
+// What ssh, Nix and the other machine's shell would not all take alone, as the
+// target would find out when it is used. One key at a time, to say which.
+void CheckSsh(const ConfigNode& table, const Target& target,
+              const ConfigScope& scope) {
+  absl::StatusOr<StoreDir> store_dir = StoreDir::Parse("/nix/store");
+  if (!store_dir.ok()) return;
+  auto check = [&](std::string_view key, auto&& set) {
+    const ConfigEntry* entry = table.Find(key);
+    if (entry == nullptr) return;
+    SshOptions options{.store_dir = *store_dir, .url = "ssh://host"};
+    set(options);
+    if (absl::Status status = SshCache::Make(options).status(); !status.ok()) {
+      ConfigValue(*entry, scope)
+          .Problem("is not for ssh: " + std::string(status.message()));
+    }
+  };
+  // Names below $CREDENTIALS_DIRECTORY may not be known yet.
+  auto file = [](const std::string& name) {
+    return name.starts_with("/") ? name : "";
+  };
+  check("url", [&](SshOptions& o) { o.url = target.url; });
+  check("ssh-key-file",
+        [&](SshOptions& o) { o.key_file = file(target.ssh_key_file); });
+  check("ssh-known-hosts-file", [&](SshOptions& o) {
+    o.known_hosts_file = file(target.ssh_known_hosts_file);
+  });
+  check("ssh-options",
+        [&](SshOptions& o) { o.ssh_options = target.ssh_options; });
+  check("ssh-remote-program",
+        [&](SshOptions& o) { o.remote_program = target.ssh_remote_program; });
+  check("ssh-remote-store",
+        [&](SshOptions& o) { o.remote_store = target.ssh_remote_store; });
+  check("remote-roots-directory", [&](SshOptions& o) {
+    o.remote_roots_directory = target.remote_roots_directory;
+  });
+}
+
 // What is wrong between keys that are each right.
 void CheckTogether(const ConfigNode& table, const Target& target,
                    const ConfigScope& scope) {
@@ -337,6 +375,7 @@ Target ReadTarget(const ConfigNode& table, const ConfigScope& scope) {
     }
   }
   if (kind_known) CheckTogether(table, target, scope);
+  if (target.kind == TargetKind::kSsh) CheckSsh(table, target, scope);
   return target;
 }
 
