@@ -19,7 +19,8 @@ struct Closure {
 // The closure of `roots`: one pipelined wave of queries for each level.
 // `descend` says of each path whether its references belong in too (false for
 // what the target has already, whose closure is there); such a path is itself
-// left out. OUT_OF_RANGE beyond `max_paths`.
+// left out. OUT_OF_RANGE beyond `max_paths` looked at; NOT_FOUND, blamed on
+// the path, if a reference has gone from the store underway.
 absl::StatusOr<Closure> ComputeClosure(
     Store& store, const std::vector<StorePath>& roots, size_t max_paths,
     absl::FunctionRef<bool(const PathInfo&)> descend);

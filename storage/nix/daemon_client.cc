@@ -84,11 +84,15 @@ absl::Status Conversation::Pipeline(
     if (sent - done <= kWindow / 2) {
       while (sent < count && sent - done < kWindow) put(sent++);
     }
-    NIXQ_ASSIGN_OR_RETURN(std::optional<std::string> error, wire_.AwaitReply());
-    if (!error.has_value()) {
+    absl::StatusOr<std::optional<std::string>> error = wire_.AwaitReply();
+    if (!error.ok()) {
+      // A daemon that will not go on says why before it hangs up.
+      return first_error.ok() ? error.status() : first_error;
+    }
+    if (!error->has_value()) {
       NIXQ_RETURN_IF_ERROR(read(done));
     } else if (first_error.ok()) {
-      first_error = absl::UnknownError(*error);
+      first_error = absl::UnknownError(**error);
       count = sent;
     }
   }
@@ -252,11 +256,8 @@ absl::Status DaemonClient::Impl::CallOver(Line& line, Body body) {
     line.usable = false;
     const bool lost = conversation.wire().broken();
     if (lost && absl::IsUnavailable(status) && !last_try) continue;
-    // An error of the daemon itself: it may well answer next time.
-    if (absl::IsUnknown(status)) {
-      status = absl::UnavailableError(status.message());
-    }
-    return Annotate(status, "Nix daemon at " + line.session->info().transport);
+    return Annotate(DaemonsErrorAsUnavailable(status),
+                    "Nix daemon at " + line.session->info().transport);
   }
 }
 

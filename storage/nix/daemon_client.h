@@ -34,8 +34,10 @@ struct DaemonInfo {
 
 // Connects on first use, reconnects when the connection is lost (once per
 // call; then UNAVAILABLE), re-adds temporary roots after that. Requests are
-// pipelined in a bounded window. Daemon messages in errors are stripped of
-// terminal escapes.
+// pipelined in a bounded window. Signatures go over a second connection, which
+// may end at the other end (old daemons end it with a refusal) without taking
+// the temporary roots along. What the daemon itself calls an error is
+// UNAVAILABLE; its messages are stripped of terminal escapes.
 class DaemonClient : public Store {
  public:
   explicit DaemonClient(DaemonClientOptions options);

@@ -42,8 +42,10 @@ class GcRoots {
   static absl::StatusOr<GcRoots> Open(const std::string& directory,
                                       const StoreDir& store_dir, bool create);
 
-  // Makes the root, or renews its age: a temporary link, then rename(2), so
-  // that the path is never without its root. Does not fsync: a power cut that
+  // Makes the root, or renews its age: a new root is one symlink(2); one that
+  // is there is replaced by a temporary link and rename(2), so that the path is
+  // never without its root. A link of that name that points elsewhere becomes
+  // right by this. Does not fsync: a power cut that
   // loses the link also ends the garbage collections that it was for, and the
   // daemon makes the links of queued paths again at start.
   // FAILED_PRECONDITION if something that is not a symlink has the name.

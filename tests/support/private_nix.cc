@@ -55,7 +55,8 @@ std::vector<pid_t> ChildrenOf(pid_t pid) {
 }
 
 bool IsAlive(pid_t pid) {
-  auto stat = ReadFile(absl::StrFormat("/proc/%d/stat", pid), size_t{64} * 1024);
+  auto stat =
+      ReadFile(absl::StrFormat("/proc/%d/stat", pid), size_t{64} * 1024);
   return stat.ok() && stat->find(") Z ") == std::string::npos;
 }
 

@@ -156,7 +156,7 @@ TEST_F(SubprocessTest, FeedsMoreThanPipesHoldWhileReading) {
 
 TEST_F(SubprocessTest, SurvivesAChildThatDoesNotReadItsInput) {
   SubprocessOptions options = Shell("exec 0<&-; echo closed");
-  options.standard_input = std::string(4 * 1024 * 1024, 'x');
+  options.standard_input = std::string(size_t{4} * 1024 * 1024, 'x');
   EXPECT_EQ(Run(options).standard_output, "closed\n");
 }
 
@@ -261,6 +261,7 @@ TEST_F(SubprocessTest, WaitsForAChildThatClosedItsOutput) {
 
 TEST_F(SubprocessTest, RunsInManyThreadsAtOnce) {
   std::vector<std::thread> threads;
+  threads.reserve(16);
   for (int i = 0; i < 16; ++i) {
     threads.emplace_back([this, i] {
       for (int j = 0; j < 5; ++j) {

@@ -324,7 +324,10 @@ TEST_F(UntrustedClientTest, IsRefusedOrServedButLosesNothing) {
   DaemonClient client(nix_->SocketOptions());
   ASSERT_TRUE(client.AddTempRoots(held).ok());
   for (int i = 0; i < 2; ++i) {
-    absl::Status added = client.AddSignatures({{held[0], {kSignature}}});
+    absl::Status added = client.AddSignatures({{held[0], {kSignature}},
+                                               {held[0], {kSignature}},
+                                               {held[0], {kSignature}},
+                                               {held[0], {kSignature}}});
     if (client.Info()->protocol_minor < 35) {
       EXPECT_TRUE(absl::IsPermissionDenied(added)) << added;
       EXPECT_THAT(Signatures(held[0]), Not(HasSubstr(kSignature)));

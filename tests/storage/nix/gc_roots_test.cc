@@ -270,6 +270,7 @@ TEST_F(GcRootsTest, ListRemovesOldTemporaryLinksOnly) {
 TEST_F(GcRootsTest, ManyThreadsHoldAtOnce) {
   Open();
   std::vector<std::thread> threads;
+  threads.reserve(64);
   for (int i = 0; i < 64; ++i) {
     threads.emplace_back([this] {
       auto roots = GcRoots::Open(directory_, *store_dir_, true);

@@ -117,7 +117,7 @@ TEST_F(WireTest, RefusesLengthsAndCountsBeyondTheirBounds) {
   const std::vector<Row> rows = {
       {"a string of 2^64-1 bytes", U(UINT64_MAX),
        [](Wire& wire) { return wire.ReadString().status(); }},
-      {"a string one byte too long", U(6) + "123456\0\0",
+      {"a string one byte too long", U(6) + std::string(8, 'x'),
        [](Wire& wire) { return wire.ReadString(5).status(); }},
       {"too many strings", U(3) + S("a") + S("b") + S("c"),
        [](Wire& wire) { return wire.ReadStrings(2).status(); }},
@@ -217,7 +217,7 @@ TEST_F(WireTest, DoesNotListenToRecordsForEver) {
 TEST_F(WireTest, TalksAndListensAtOnce) {
   const std::string long_text(Wire::kMaxStringBytes, 'x');
   std::thread peer([this] {
-    std::string buffer(64 * 1024, '\0');
+    std::string buffer(size_t{64} * 1024, '\0');
     size_t left = 4 * (8 + Wire::kMaxStringBytes);
     while (left > 0) {
       const ssize_t got = read(theirs_.get(), buffer.data(), buffer.size());
