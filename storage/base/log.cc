@@ -9,7 +9,7 @@
 namespace nixq {
 namespace {
 
-constexpr size_t kMaxLineBytes = 8 * 1024;
+constexpr size_t kMaxLineBytes = 8192;
 
 std::string_view NameOf(LogLevel level) {
   switch (level) {

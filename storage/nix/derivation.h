@@ -12,9 +12,9 @@
 namespace nixq {
 
 struct DerivationOutput {
-  std::string name;                // "out", "dev"
-  std::optional<StorePath> path;   // unknown until built for floating
-                                   // content-addressed and deferred outputs
+  std::string name;               // "out", "dev"
+  std::optional<StorePath> path;  // unknown until built for floating
+                                  // content-addressed and deferred outputs
 };
 
 struct DerivationSummary {
@@ -26,7 +26,7 @@ struct DerivationSummary {
 };
 
 // The largest .drv that is read, in bytes.
-inline constexpr size_t kMaxDerivationBytes = 64 * 1024 * 1024;
+inline constexpr size_t kMaxDerivationBytes = size_t{64} * 1024 * 1024;
 
 // Parses `Derive(` and `DrvWithVersion("xp-dyn-drv",` forms: the outputs, then
 // skips to the platform without keeping what lies between. The builder,

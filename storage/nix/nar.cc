@@ -21,9 +21,9 @@
 namespace nixq {
 namespace {
 
-constexpr size_t kBufferBytes = 256 * 1024;
+constexpr size_t kBufferBytes = size_t{256} * 1024;
 // From here on the kernel is told that the whole file will be read.
-constexpr uint64_t kReadAheadFromBytes = 1024 * 1024;
+constexpr uint64_t kReadAheadFromBytes = uint64_t{1} << 20;
 constexpr std::string_view kCaseHackSuffix = "~nix~case~hack~";
 constexpr size_t kMaxTargetBytes = 4096;
 

@@ -12,7 +12,7 @@
 namespace nixq {
 namespace {
 
-constexpr size_t kMaxFileBytes = 4 * 1024 * 1024;
+constexpr size_t kMaxFileBytes = size_t{4} * 1024 * 1024;
 
 template <typename T>
 void SortAndUnique(std::vector<T>* values) {

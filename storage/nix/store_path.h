@@ -33,6 +33,7 @@ class StorePath {
   }
   bool IsDerivation() const { return base_name_.ends_with(".drv"); }
 
+  // NOLINTNEXTLINE(modernize-use-nullptr): clang-tidy 14 sees a 0 in it.
   auto operator<=>(const StorePath&) const = default;
   bool operator==(const StorePath&) const = default;
 

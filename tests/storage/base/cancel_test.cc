@@ -33,12 +33,14 @@ TEST(CancellationTest, WakesWhoeverPolls) {
   Cancellation cancel;
   std::vector<std::thread> waiting;
   std::atomic<int> woken{0};
+  waiting.reserve(4);
   for (int i = 0; i < 4; ++i) {
     waiting.emplace_back([&] {
       if (Readable(cancel, 60000)) ++woken;
     });
   }
   std::vector<std::thread> cancelling;
+  cancelling.reserve(4);
   for (int i = 0; i < 4; ++i) {
     cancelling.emplace_back([&] { cancel.Cancel(); });
   }

@@ -198,7 +198,7 @@ TEST(WriteFileAtomicallyTest, ReadersSeeTheOldOrTheNewWhole) {
   ASSERT_TRUE(WriteFileAtomically(dir / "f", old_text, 0644).ok());
   std::atomic<bool> done{false};
   std::thread writer([&] {
-    for (int i = 0; i < 100; ++i) {
+    for (int i = 0; i < 30; ++i) {
       EXPECT_TRUE(
           WriteFileAtomically(dir / "f", i % 2 == 0 ? new_text : old_text, 0644)
               .ok());

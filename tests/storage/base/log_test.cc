@@ -23,7 +23,7 @@ class LogTest : public testing::Test {
 
   // What the next write(2) wrote; "" if there was none.
   std::string Next() {
-    std::string line(64 * 1024, '\0');
+    std::string line(65536, '\0');
     const ssize_t got =
         recv(test_end_.get(), line.data(), line.size(), MSG_DONTWAIT);
     line.resize(got < 0 ? 0 : static_cast<size_t>(got));
@@ -115,6 +115,7 @@ TEST_F(LogTest, CutsLongLines) {
 TEST_F(LogTest, ThreadsDoNotMixTheirLines) {
   FdLog log = MakeLog(LogLevel::kDebug);
   std::vector<std::thread> threads;
+  threads.reserve(4);
   for (int i = 0; i < 4; ++i) {
     threads.emplace_back([&log, i] {
       for (int j = 0; j < 200; ++j) {

@@ -180,7 +180,7 @@ TEST(HumanBytesTest, ShowsThreeDigits) {
            Row{1023, "1023 B"},
            Row{1024, "1.0 KiB"},
            Row{1536, "1.5 KiB"},
-           Row{812 * 1024, "812 KiB"},
+           Row{812 * 1024ull, "812 KiB"},
            Row{1024 * 1024 - 1, "1.0 MiB"},
            Row{3 * (1ull << 29), "1.5 GiB"},
            Row{std::numeric_limits<uint64_t>::max(), "16.0 EiB"},

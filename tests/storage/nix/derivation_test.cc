@@ -94,6 +94,7 @@ TEST(DerivationTest, SaysWhereItStopsBeingOne) {
     std::string message;
   };
   const std::string out = Output("out", kOut);
+  const std::string twice = out + out;
   const std::string until_lists = "Derive([" + out + "],";
   const std::string at = std::to_string(until_lists.size());
   for (const Row& row : {
@@ -117,7 +118,7 @@ TEST(DerivationTest, SaysWhereItStopsBeingOne) {
            Row{"Derive([(\"out\",\"relative\",", "byte 15"},
            Row{"Derive([(\"out\",\"\",\"\")]", "expected ','"},
            Row{"Derive([(\"out\",\"\",\"\",\"\",\"\")]", "expected ')'"},
-           Row{"Derive([" + out + out + "],", "expected '],'"},
+           Row{"Derive([" + twice + "],", "expected '],'"},
            Row{"Derive([" + out + ",],", "expected '('"},
            Row{until_lists, "byte " + at + ": expected '['"},
            Row{until_lists + "()", "byte " + at + ": expected '['"},

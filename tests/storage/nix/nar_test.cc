@@ -27,7 +27,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr size_t kBufferBytes = 256 * 1024;
+constexpr size_t kBufferBytes = size_t{256} * 1024;
 
 void Put(const std::string& path, const std::string& contents,
          mode_t mode = 0644) {
@@ -38,13 +38,12 @@ void Put(const std::string& path, const std::string& contents,
 absl::StatusOr<std::string> Dump(const std::string& path,
                                  const NarOptions& options = {}) {
   std::string bytes;
-  const absl::Status written =
-      WriteNar(path, options, [&](std::string_view piece) {
-        EXPECT_FALSE(piece.empty());
-        EXPECT_LE(piece.size(), kBufferBytes);
-        bytes += piece;
-        return absl::OkStatus();
-      });
+  absl::Status written = WriteNar(path, options, [&](std::string_view piece) {
+    EXPECT_FALSE(piece.empty());
+    EXPECT_LE(piece.size(), kBufferBytes);
+    bytes += piece;
+    return absl::OkStatus();
+  });
   if (!written.ok()) return written;
   return bytes;
 }
@@ -53,7 +52,7 @@ absl::StatusOr<std::string> Dump(const std::string& path,
 absl::Status DumpDisturbed(const std::string& path,
                            const std::function<void()>& disturb) {
   bool disturbed = false;
-  const absl::Status written = WriteNar(path, {}, [&](std::string_view) {
+  absl::Status written = WriteNar(path, {}, [&](std::string_view) {
     if (!disturbed) disturb();
     disturbed = true;
     return absl::OkStatus();
@@ -197,7 +196,7 @@ TEST_F(NarGoldenTest, NamesAreSortedByTheirBytes) {
 
 // A chain of `nodes` nodes: directories with a file in the innermost.
 std::string MakeChain(const TemporaryDirectory& dir, int nodes) {
-  const std::string root = dir / ("chain-" + std::to_string(nodes));
+  std::string root = dir / ("chain-" + std::to_string(nodes));
   std::string path = root;
   for (int i = 0; i < nodes - 1; ++i) {
     fs::create_directory(path);
@@ -229,7 +228,7 @@ void GrowTree(const std::string& directory, int depth, std::mt19937* random) {
       if (c != '/') name += c;
     }
     if (name == "." || name == "..") continue;
-    const std::string path = directory + "/" + name;
+    const std::string path = fs::path(directory) / name;
     if (fs::exists(fs::symlink_status(path))) continue;
     switch (below(depth > 0 ? 6 : 4)) {
       case 0:

@@ -31,7 +31,9 @@ absl::StatusOr<NarInfo> Parse(std::string_view text) {
 std::string Text(
     const std::vector<std::pair<std::string, std::string>>& lines) {
   std::string text;
-  for (const auto& [name, value] : lines) text += name + ": " + value + "\n";
+  for (const auto& [name, value] : lines) {
+    text.append(name).append(": ").append(value).append("\n");
+  }
   return text;
 }
 
@@ -237,8 +239,8 @@ TEST(NarInfoTest, RefusesWhatIsNoNarinfo) {
            full + "References:\n",
            "\xef\xbb\xbf" + full,  // a byte order mark
            full + std::string(100, '\0'),
-           std::string(4 * 1024 * 1024 + 1, '\n'),
-           full + "X: " + std::string(4 * 1024 * 1024, 'x') + "\n",
+           std::string((size_t{4} << 20) + 1, '\n'),
+           full + "X: " + std::string(size_t{4} << 20, 'x') + "\n",
        }) {
     EXPECT_EQ(Parse(text).status().code(), absl::StatusCode::kInvalidArgument)
         << text.substr(0, 100);
@@ -323,8 +325,9 @@ class NarInfoGoldenTest : public testing::Test {
     const auto names = ListDirectory(cache, 1000);
     ASSERT_TRUE(names.ok()) << names.status();
     narinfos_.clear();
+    const std::string directory = cache + "/";
     for (const std::string& name : *names) {
-      if (name.ends_with(".narinfo")) CheckNarInfo(cache + "/" + name);
+      if (name.ends_with(".narinfo")) CheckNarInfo(directory + name);
     }
     EXPECT_EQ(narinfos_.size(), count);
     const auto info =
