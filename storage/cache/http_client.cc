@@ -33,13 +33,14 @@ class Upload : public HttpUpload {
         Transfer::Make(upload->options_, upload->credentials_, upload->request_,
                        Transfer::Upload{&upload->pipe_, size_bytes}, cancel,
                        upload->completion_));
-    loop.Submit({upload->transfer_.get()});
+    // An empty body is whole from the start: it waits for Finish.
+    if (size_bytes != 0) upload->Submit();
     return std::unique_ptr<HttpUpload>(std::move(upload));
   }
   Upload(const Upload&) = delete;
   Upload& operator=(const Upload&) = delete;
   ~Upload() override {
-    if (transfer_ != nullptr) Abort();
+    if (submitted_) Abort();
   }
 
   absl::Status Append(std::string_view bytes) override {
@@ -60,6 +61,7 @@ class Upload : public HttpUpload {
       return SizeError();
     }
     pipe_.Finish();
+    if (!submitted_) Submit();
     completion_.Wait();
     return transfer_->result();
   }
@@ -77,6 +79,11 @@ class Upload : public HttpUpload {
           loop_.Wake();
         }),
         completion_(1) {}
+
+  void Submit() {
+    submitted_ = true;
+    loop_.Submit({transfer_.get()});
+  }
 
   void Abort() {
     transfer_->AskToAbort();
@@ -96,6 +103,7 @@ class Upload : public HttpUpload {
   const HttpCredentials credentials_;
   const std::optional<uint64_t> size_bytes_;
   uint64_t sent_bytes_ = 0;
+  bool submitted_ = false;
   bool failed_ = false;
   BodyPipe pipe_;
   Completion completion_;

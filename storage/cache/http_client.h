@@ -80,7 +80,8 @@ class HttpClient {
                                        const HttpRequest& request,
                                        const Cancellation& cancel);
   // All at once, at most options.max_connections in flight (HTTP/2: streams);
-  // results in the order of the requests.
+  // results in the order of the requests. Once one of them finds the server
+  // away (UNAVAILABLE, DEADLINE_EXCEEDED), those not yet begun share its error.
   std::vector<absl::StatusOr<HttpResponse>> PerformAll(
       const HttpOptions& options, const std::vector<HttpRequest>& requests,
       const Cancellation& cancel);

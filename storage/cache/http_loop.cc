@@ -101,7 +101,7 @@ void HttpLoop::Run() {
     }
     now = std::chrono::steady_clock::now();
     TakeConcluded(now);
-    for (const Flight& flight : flights_) flight.transfer->ResumeIfAsked(now);
+    AfterPerform(now);
     SweepStalled(now);
     // What has just become free serves what waits before anybody sleeps.
     StartWaiting(now);
@@ -135,7 +135,15 @@ void HttpLoop::StartWaiting(TimePoint now) {
 void HttpLoop::StartOn(Server& server, TimePoint now) {
   while (!server.waiting.empty()) {
     Transfer* transfer = server.waiting.front();
-    if (server.under_way >= std::max(1, transfer->max_connections())) return;
+    if (const absl::Status doom = transfer->completion().doom(); !doom.ok()) {
+      server.waiting.pop_front();
+      Release(transfer);
+      transfer->Complete(doom);
+      continue;
+    }
+    const bool alone = transfer->over_tls() && !server.probed;
+    const int limit = alone ? 1 : std::max(1, transfer->max_connections());
+    if (server.under_way >= limit) return;
     server.waiting.pop_front();
     ++server.under_way;
     Easy easy;
@@ -177,6 +185,15 @@ void HttpLoop::TakeConcluded(TimePoint now) {
       curl_multi_add_handle(multi_.get(), easy);
     } else {
       Finish(index, begun);
+    }
+  }
+}
+
+void HttpLoop::AfterPerform(TimePoint now) {
+  for (const Flight& flight : flights_) {
+    flight.transfer->ResumeIfAsked(now);
+    if (flight.transfer->connected()) {
+      servers_[flight.transfer->origin()].probed = true;
     }
   }
 }
@@ -232,7 +249,13 @@ void HttpLoop::Finish(size_t index, absl::StatusOr<HttpResponse> result) {
       spare_.push_back(std::move(flight.easy));
     }
   }
-  --servers_[flight.transfer->origin()].under_way;
+  Server& server = servers_[flight.transfer->origin()];
+  --server.under_way;
+  server.probed = true;
+  if (absl::IsUnavailable(result.status()) ||
+      absl::IsDeadlineExceeded(result.status())) {
+    flight.transfer->completion().Doom(result.status());
+  }
   Release(flight.transfer);
   flight.transfer->Complete(std::move(result));
 }

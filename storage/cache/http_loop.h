@@ -36,6 +36,9 @@ class HttpLoop {
   using TimePoint = Transfer::TimePoint;
   struct Server {
     int under_way = 0;
+    // Over TLS the first transfer goes alone until its connection is there
+    // (or failed), so that the others can be streams on it.
+    bool probed = false;
     std::deque<Transfer*> waiting;
   };
   struct CleanEasy {
@@ -61,6 +64,7 @@ class HttpLoop {
   void StartOn(Server& server, TimePoint now);
   bool Begin(Transfer* transfer, TimePoint now);
   void TakeConcluded(TimePoint now);
+  void AfterPerform(TimePoint now);
   void SweepGivenUp();
   void SweepStalled(TimePoint now);
   void Finish(size_t flight, absl::StatusOr<HttpResponse> result);

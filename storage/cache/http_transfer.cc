@@ -207,7 +207,8 @@ void Transfer::OnHeader(std::string_view line) {
   curl_easy_getinfo(easy_, CURLINFO_RESPONSE_CODE, &code);
   if (code < 200) return;  // 100 and 103 come before the answer
   status_ = static_cast<int>(code);
-  if (upload_.has_value() && !upload_->pipe->drained()) {
+  if (upload_.has_value() && upload_->size_bytes != 0 &&
+      !upload_->pipe->drained()) {
     answered_early_ = true;
     upload_->pipe->Close();
     // Lets libcurl out of a pause that nothing else would end.

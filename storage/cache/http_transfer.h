@@ -33,11 +33,16 @@ class Completion {
   explicit Completion(size_t open) : open_(open) {}
   void Done();
   void Wait();
+  // Loop thread: the server is not there for us; what this caller has waiting
+  // need not find out one by one. The first error stays.
+  void Doom(const absl::Status& error) { doom_.Update(error); }
+  const absl::Status& doom() const { return doom_; }
 
  private:
   std::mutex mutex_;
   std::condition_variable changed_;
   size_t open_;
+  absl::Status doom_;
 };
 
 // What a request shows to the server that it was meant for, and to no other.
@@ -74,6 +79,10 @@ class Transfer {
   // The server whose connections are counted.
   const std::string& origin() const { return origin_; }
   int max_connections() const { return options_.max_connections; }
+  bool over_tls() const { return origin_.starts_with("https:"); }
+  // Loop thread: the request is on a connection.
+  bool connected() const { return connected_; }
+  Completion& completion() { return completion_; }
   const Cancellation& cancel() const { return cancel_; }
   bool given_up() const { return abort_.load() || cancel_.cancelled(); }
 

@@ -77,8 +77,6 @@ void Transfer::SetUpServer(EasyOptions& set) {
   // Redirects are followed by FollowRedirect, which is stricter.
   set.Set(CURLOPT_FOLLOWLOCATION, 0L);
   set.Set(CURLOPT_HTTP_VERSION, static_cast<long>(CURL_HTTP_VERSION_2TLS));
-  // Rather another stream on a connection than another connection.
-  set.Set(CURLOPT_PIPEWAIT, 1L);
   set.Set(CURLOPT_MAXAGE_CONN, kMaxIdleSeconds);
   set.Set(CURLOPT_TCP_NODELAY, 1L);
   set.Set(CURLOPT_TCP_KEEPALIVE, 1L);

@@ -1,0 +1,656 @@
+// HttpClient against a server that misbehaves: what fault gives what code.
+#include "storage/cache/http_client.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <future>
+#include <string>
+#include <thread>
+
+#include "absl/strings/str_format.h"
+#include "absl/time/clock.h"
+#include "storage/base/io.h"
+#include "storage/base/status.h"
+#include "tests/support/bad_http_server.h"
+#include "tests/support/temporary_directory.h"
+
+namespace nixq {
+namespace {
+
+using ::testing::HasSubstr;
+using ::testing::Not;
+
+class HttpClientTest : public testing::Test {
+ protected:
+  HttpRequest Request(const std::string& method, const std::string& target) {
+    HttpRequest request;
+    request.method = method;
+    request.url = server_.url() + target;
+    return request;
+  }
+  absl::StatusOr<HttpResponse> Get(const std::string& target) {
+    return client_.Perform(options_, Request("GET", target), cancel_);
+  }
+  absl::StatusOr<HttpResponse> Put(const std::string& target,
+                                   std::string_view body) {
+    HttpRequest request = Request("PUT", target);
+    request.body = body;
+    return client_.Perform(options_, request, cancel_);
+  }
+  absl::StatusOr<std::unique_ptr<HttpUpload>> Upload(
+      const std::string& target, std::optional<uint64_t> size_bytes) {
+    return client_.StartUpload(options_, Request("PUT", target), size_bytes,
+                               cancel_);
+  }
+  // Appends until an error comes, at most 256 MiB.
+  static absl::Status AppendForever(HttpUpload& upload) {
+    const std::string piece(128 * 1024, 'x');
+    for (int i = 0; i < 2048; ++i) {
+      NIXQ_RETURN_IF_ERROR(upload.Append(piece));
+    }
+    return absl::OkStatus();
+  }
+
+  BadHttpServer server_;
+  HttpOptions options_;
+  Cancellation cancel_;
+  HttpClient client_;  // goes first: its connections end
+};
+
+TEST_F(HttpClientTest, GetsPutsAndHeads) {
+  const std::string body(300000, 'b');
+  auto put = Put("/a", body);
+  ASSERT_TRUE(put.ok()) << put.status();
+  EXPECT_EQ(put->status, 201);
+  auto get = Get("/a");
+  ASSERT_TRUE(get.ok()) << get.status();
+  EXPECT_EQ(get->body, body);
+  auto head = client_.Perform(options_, Request("HEAD", "/a"), cancel_);
+  ASSERT_TRUE(head.ok()) << head.status();
+  EXPECT_EQ(head->status, 200);
+  EXPECT_EQ(head->body, "");
+  auto missing = Get("/b");
+  ASSERT_TRUE(missing.ok()) << missing.status();
+  EXPECT_EQ(missing->status, 404);
+}
+
+TEST_F(HttpClientTest, KeepsConnectionsAndSendsNoExpect) {
+  for (int i = 0; i < 5; ++i) {
+    ASSERT_TRUE(Put("/x", std::string(200000, 'x')).ok());
+    auto upload = Upload("/y", std::nullopt);
+    ASSERT_TRUE(upload.ok());
+    ASSERT_TRUE((*upload)->Append("stream").ok());
+    ASSERT_TRUE((*upload)->Finish().ok());
+  }
+  for (const SeenRequest& request : server_.requests()) {
+    EXPECT_EQ(request.headers.count("expect"), 0u);
+    EXPECT_EQ(request.connection, 0);
+  }
+}
+
+TEST_F(HttpClientTest, RedialsAfterTheServerClosedAnIdleConnection) {
+  Fault close = Fault::Answer(200, {});
+  close.end = Fault::End::kClose;
+  server_.Script("PUT /first", {close});
+  ASSERT_TRUE(Put("/first", "1").ok());
+  auto put = Put("/second", "2");
+  ASSERT_TRUE(put.ok()) << put.status();
+  EXPECT_EQ(server_.fired(), 1);
+  EXPECT_EQ(server_.blobs().at("/second"), "2");
+}
+
+TEST_F(HttpClientTest, SendsAnEmptyBody) {
+  ASSERT_TRUE(Put("/empty", "").ok());
+  EXPECT_EQ(server_.requests().back().headers.at("content-length"), "0");
+  EXPECT_TRUE(server_.blobs().count("/empty"));
+}
+
+TEST_F(HttpClientTest, NeverExceedsTheConnectionLimit) {
+  options_.max_connections = 3;
+  std::vector<HttpRequest> requests;
+  for (int i = 0; i < 200; ++i) {
+    server_.SetBlob(absl::StrFormat("/%d", i), absl::StrFormat("blob %d", i));
+    requests.push_back(Request("GET", absl::StrFormat("/%d", i)));
+  }
+  const auto results = client_.PerformAll(options_, requests, cancel_);
+  ASSERT_EQ(results.size(), 200u);
+  for (int i = 0; i < 200; ++i) {
+    ASSERT_TRUE(results[i].ok()) << results[i].status();
+    EXPECT_EQ(results[i]->body, absl::StrFormat("blob %d", i));
+  }
+  EXPECT_LE(server_.max_simultaneous_requests(), 3);
+}
+
+TEST_F(HttpClientTest, ReachesTheConnectionLimit) {
+  options_.max_connections = 3;
+  server_.ScriptAlways("GET /h", Fault::Hang());
+  std::thread canceller([this] {
+    EXPECT_TRUE(server_.WaitUntilFired(3));
+    cancel_.Cancel();
+  });
+  client_.PerformAll(
+      options_, std::vector<HttpRequest>(10, Request("GET", "/h")), cancel_);
+  canceller.join();
+  EXPECT_EQ(server_.fired(), 3);
+}
+
+TEST_F(HttpClientTest, ABatchFindsOutOnceThatTheServerStalls) {
+  options_.max_connections = 2;
+  options_.stall_limit = absl::Milliseconds(200);
+  server_.ScriptAlways("GET /h", Fault::Hang());
+  const std::vector<HttpRequest> requests(500, Request("GET", "/h"));
+  for (const auto& result : client_.PerformAll(options_, requests, cancel_)) {
+    EXPECT_TRUE(absl::IsDeadlineExceeded(result.status())) << result.status();
+  }
+  EXPECT_LE(server_.fired(), 4);
+}
+
+TEST_F(HttpClientTest, OneBadRequestLeavesTheOthersAlone) {
+  server_.SetBlob("/good", "good");
+  std::vector<HttpRequest> requests = {Request("GET", "/good"),
+                                       Request("GET", "/good"),
+                                       Request("GET", "/good")};
+  requests[1].url = "gopher://x/";
+  const auto results = client_.PerformAll(options_, requests, cancel_);
+  EXPECT_TRUE(results[0].ok()) << results[0].status();
+  EXPECT_TRUE(absl::IsInvalidArgument(results[1].status()));
+  EXPECT_TRUE(results[2].ok()) << results[2].status();
+  EXPECT_TRUE(client_.PerformAll(options_, {}, cancel_).empty());
+}
+
+TEST_F(HttpClientTest, RefusedConnectionIsUnavailable) {
+  int port;
+  {
+    BadHttpServer gone;
+    port = gone.port();
+  }
+  HttpRequest request = Request("GET", "/");
+  request.url = absl::StrFormat("http://127.0.0.1:%d/", port);
+  const auto got = client_.Perform(options_, request, cancel_);
+  EXPECT_TRUE(absl::IsUnavailable(got.status())) << got.status();
+}
+
+TEST_F(HttpClientTest, UnknownHostIsUnavailable) {
+  HttpRequest request = Request("GET", "/");
+  request.url = "http://does-not-exist.invalid/";
+  const auto got = client_.Perform(options_, request, cancel_);
+  EXPECT_TRUE(absl::IsUnavailable(got.status())) << got.status();
+}
+
+TEST_F(HttpClientTest, UrlsWithPasswordsAreRefusedAndNotShown) {
+  HttpRequest request = Request("GET", "/");
+  request.url = "http://user:sesame@127.0.0.1/";
+  const auto got = client_.Perform(options_, request, cancel_);
+  EXPECT_TRUE(absl::IsInvalidArgument(got.status())) << got.status();
+  EXPECT_THAT(std::string(got.status().message()), Not(HasSubstr("sesame")));
+}
+
+TEST_F(HttpClientTest, ResetIsUnavailable) {
+  server_.Script("GET /r", {Fault::ResetAfter(0)});
+  EXPECT_TRUE(absl::IsUnavailable(Get("/r").status()));
+  EXPECT_EQ(server_.fired(), 1);
+}
+
+TEST_F(HttpClientTest, ResetInTheMiddleOfABodyIsUnavailable) {
+  server_.Script("PUT /r", {Fault::ResetAfter(100000)});
+  const std::string body(3000000, 'x');
+  EXPECT_TRUE(absl::IsUnavailable(Put("/r", body).status()));
+  EXPECT_EQ(server_.fired(), 1);
+  EXPECT_TRUE(server_.blobs().empty());
+}
+
+TEST_F(HttpClientTest, ResetOfAStreamReachesTheProducer) {
+  server_.Script("PUT /r", {Fault::ResetAfter(100000)});
+  auto upload = Upload("/r", std::nullopt);
+  ASSERT_TRUE(upload.ok());
+  EXPECT_TRUE(absl::IsUnavailable(AppendForever(**upload)));
+  EXPECT_TRUE(absl::IsUnavailable((*upload)->Finish().status()));
+  EXPECT_EQ(server_.fired(), 1);
+}
+
+TEST_F(HttpClientTest, TruncatedAnswerIsUnavailable) {
+  Fault fault = Fault::Answer(200);
+  fault.body = std::string(1000, 'x');
+  fault.send_body_bytes = 999;
+  fault.end = Fault::End::kClose;
+  server_.Script("GET /t", {fault});
+  const auto got = Get("/t");
+  EXPECT_TRUE(absl::IsUnavailable(got.status())) << got.status();
+  EXPECT_EQ(server_.fired(), 1);
+}
+
+TEST_F(HttpClientTest, HangIsDeadlineExceeded) {
+  options_.stall_limit = absl::Milliseconds(300);
+  server_.Script("GET /h", {Fault::Hang()});
+  const auto got = Get("/h");
+  EXPECT_TRUE(absl::IsDeadlineExceeded(got.status())) << got.status();
+  EXPECT_THAT(std::string(got.status().message()), HasSubstr("not a byte"));
+  EXPECT_TRUE(server_.WaitUntilAbandoned(1));
+}
+
+TEST_F(HttpClientTest, HangInTheMiddleOfABodyIsDeadlineExceeded) {
+  options_.stall_limit = absl::Milliseconds(300);
+  Fault fault = Fault::Hang();
+  fault.after_body_bytes = 100000;
+  server_.Script("PUT /h", {fault, fault});
+  // The server's hanging reads on, so this one stalls in the answer.
+  const auto put = Put("/h", std::string(5000000, 'x'));
+  EXPECT_TRUE(absl::IsDeadlineExceeded(put.status())) << put.status();
+  EXPECT_TRUE(server_.WaitUntilAbandoned(1));
+}
+
+TEST_F(HttpClientTest, HangInTheMiddleOfAnAnswerIsDeadlineExceeded) {
+  options_.stall_limit = absl::Milliseconds(300);
+  Fault fault = Fault::Answer(200);
+  fault.body = std::string(1000, 'x');
+  fault.send_body_bytes = 10;
+  fault.end = Fault::End::kHang;
+  server_.Script("GET /h", {fault});
+  const auto got = Get("/h");
+  EXPECT_TRUE(absl::IsDeadlineExceeded(got.status())) << got.status();
+  EXPECT_EQ(server_.fired(), 1);
+}
+
+TEST_F(HttpClientTest, SlowIsNotStalled) {
+  // 200 bytes with 10 ms between are 2 s in all: six times the stall limit.
+  options_.stall_limit = absl::Milliseconds(300);
+  Fault fault = Fault::Answer(200);
+  fault.body = std::string(150, 'x');
+  fault.drip = absl::Milliseconds(10);
+  server_.Script("GET /s", {fault});
+  const auto got = Get("/s");
+  ASSERT_TRUE(got.ok()) << got.status();
+  EXPECT_EQ(got->body, fault.body);
+  EXPECT_EQ(server_.fired(), 1);
+}
+
+TEST_F(HttpClientTest, ASlowProducerIsNotAStalledServer) {
+  options_.stall_limit = absl::Milliseconds(50);
+  auto upload = Upload("/slow", std::nullopt);
+  ASSERT_TRUE(upload.ok());
+  for (int i = 0; i < 5; ++i) {
+    ASSERT_TRUE((*upload)->Append("piece").ok());
+    absl::SleepFor(absl::Milliseconds(100));  // is what is tested
+  }
+  const auto finished = (*upload)->Finish();
+  ASSERT_TRUE(finished.ok()) << finished.status();
+  EXPECT_EQ(server_.blobs().at("/slow"), "piecepiecepiecepiecepiece");
+}
+
+TEST_F(HttpClientTest, ConnectLimitHolds) {
+  // TEST-NET-1 (RFC 5737) routes nowhere: no answer, or "unreachable".
+  options_.connect_limit = absl::Milliseconds(300);
+  HttpRequest request = Request("GET", "/");
+  request.url = "http://192.0.2.1:81/";
+  const auto got = client_.Perform(options_, request, cancel_);
+  EXPECT_TRUE(absl::IsDeadlineExceeded(got.status()) ||
+              absl::IsUnavailable(got.status()))
+      << got.status();
+}
+
+TEST_F(HttpClientTest, StatusAndRetryAfterAreHandedOver) {
+  server_.Script("GET /a", {Fault::Answer(503, {"Retry-After: 7"})});
+  const auto got = Get("/a");
+  ASSERT_TRUE(got.ok()) << got.status();
+  EXPECT_EQ(got->status, 503);
+  EXPECT_EQ(got->retry_after, absl::Seconds(7));
+}
+
+TEST_F(HttpClientTest, RetryAfterDateCountsFromTheServersClock) {
+  server_.Script("GET /a",
+                 {Fault::Answer(429, {"Date: Tue, 01 Jan 2002 00:00:00 GMT",
+                                      "Retry-After: Tue, 01 Jan 2002 00:02:00 "
+                                      "GMT"})});
+  const auto got = Get("/a");
+  ASSERT_TRUE(got.ok()) << got.status();
+  EXPECT_EQ(got->retry_after, absl::Minutes(2));
+}
+
+TEST_F(HttpClientTest, EarlyAnswerReachesTheProducer) {
+  for (int status : {401, 411, 413, 503}) {
+    Fault fault = Fault::Answer(status, {"Retry-After: 3"});
+    fault.after_body_bytes = 1000;
+    fault.body = "no, thank you";
+    fault.end = Fault::End::kClose;
+    server_.Script("PUT /early", {fault});
+    auto upload = Upload("/early", std::nullopt);
+    ASSERT_TRUE(upload.ok());
+    const absl::Status appended = AppendForever(**upload);
+    EXPECT_FALSE(appended.ok()) << status;
+    const auto finished = (*upload)->Finish();
+    ASSERT_TRUE(finished.ok()) << finished.status();
+    EXPECT_EQ(finished->status, status);
+    EXPECT_EQ(finished->body, "no, thank you");
+  }
+  EXPECT_EQ(server_.fired(), 4);
+}
+
+TEST_F(HttpClientTest, EarlyAnswerToAWaitingProducerReachesIt) {
+  Fault fault = Fault::Answer(413);
+  fault.after_body_bytes = 4;
+  fault.end = Fault::End::kClose;
+  server_.Script("PUT /early", {fault});
+  auto upload = Upload("/early", std::nullopt);
+  ASSERT_TRUE(upload.ok());
+  ASSERT_TRUE((*upload)->Append("12345").ok());
+  ASSERT_TRUE(server_.WaitUntilFired(1));
+  const auto finished = (*upload)->Finish();
+  ASSERT_TRUE(finished.ok()) << finished.status();
+  EXPECT_EQ(finished->status, 413);
+}
+
+TEST_F(HttpClientTest, EarlySuccessIsALie) {
+  Fault fault = Fault::Answer(201);
+  fault.after_body_bytes = 1000;
+  fault.end = Fault::End::kClose;
+  server_.Script("PUT /lie", {fault});
+  auto upload = Upload("/lie", std::nullopt);
+  ASSERT_TRUE(upload.ok());
+  EXPECT_TRUE(absl::IsUnavailable(AppendForever(**upload)));
+  EXPECT_TRUE(absl::IsUnavailable((*upload)->Finish().status()));
+  EXPECT_EQ(server_.fired(), 1);
+}
+
+TEST_F(HttpClientTest, AnUploadThatGoesBeforeFinishIsNotWhole) {
+  for (const std::optional<uint64_t> size :
+       {std::optional<uint64_t>(), std::optional<uint64_t>(5)}) {
+    {
+      auto upload = Upload("/gone", size);
+      ASSERT_TRUE(upload.ok());
+      ASSERT_TRUE((*upload)->Append("12345").ok());
+    }
+    // The next request shows that the server has not waited for the rest.
+    ASSERT_TRUE(Put("/next", "n").ok());
+  }
+  EXPECT_EQ(server_.blobs().count("/gone"), 0u);
+}
+
+TEST_F(HttpClientTest, SizedUploadsKeepTheirPromise) {
+  {
+    auto upload = Upload("/more", 3);
+    ASSERT_TRUE(upload.ok());
+    EXPECT_TRUE(absl::IsInternal((*upload)->Append("1234")));
+  }
+  {
+    auto upload = Upload("/less", 3);
+    ASSERT_TRUE(upload.ok());
+    ASSERT_TRUE((*upload)->Append("12").ok());
+    EXPECT_TRUE(absl::IsInternal((*upload)->Finish().status()));
+  }
+  {
+    auto upload = Upload("/none", 0);
+    ASSERT_TRUE(upload.ok());
+    const auto finished = (*upload)->Finish();
+    ASSERT_TRUE(finished.ok()) << finished.status();
+  }
+  const auto blobs = server_.blobs();
+  EXPECT_EQ(blobs.size(), 1u);
+  EXPECT_EQ(blobs.count("/none"), 1u);
+}
+
+TEST_F(HttpClientTest, TooLongAnAnswerIsOutOfRange) {
+  server_.SetBlob("/long", std::string(100000, 'x'));
+  HttpRequest request = Request("GET", "/long");
+  request.max_response_bytes = 99999;
+  EXPECT_TRUE(
+      absl::IsOutOfRange(client_.Perform(options_, request, cancel_).status()));
+  request.max_response_bytes = 100000;
+  EXPECT_TRUE(client_.Perform(options_, request, cancel_).ok());
+}
+
+TEST_F(HttpClientTest, ALongErrorPageIsStillThatError) {
+  Fault fault = Fault::Answer(503);
+  fault.body = std::string(3000000, 'x');
+  server_.Script("GET /e", {fault});
+  HttpRequest request = Request("GET", "/e");
+  request.max_response_bytes = 10;
+  const auto got = client_.Perform(options_, request, cancel_);
+  ASSERT_TRUE(got.ok()) << got.status();
+  EXPECT_EQ(got->status, 503);
+  EXPECT_LE(got->body.size(), 16u * 1024);
+}
+
+TEST_F(HttpClientTest, CancellationStopsWhatIsUnderWay) {
+  server_.Script("GET /h", {Fault::Hang()});
+  std::thread canceller([this] {
+    EXPECT_TRUE(server_.WaitUntilFired(1));
+    cancel_.Cancel();
+  });
+  EXPECT_TRUE(absl::IsCancelled(Get("/h").status()));
+  canceller.join();
+  EXPECT_TRUE(server_.WaitUntilAbandoned(1));
+  // Cancelled for good.
+  EXPECT_TRUE(absl::IsCancelled(Get("/h").status()));
+}
+
+TEST_F(HttpClientTest, CancellationStopsWhatWaitsForAConnection) {
+  options_.max_connections = 1;
+  server_.ScriptAlways("GET /h", Fault::Hang());
+  std::thread canceller([this] {
+    EXPECT_TRUE(server_.WaitUntilFired(1));
+    cancel_.Cancel();
+  });
+  const std::vector<HttpRequest> requests(50, Request("GET", "/h"));
+  for (const auto& result : client_.PerformAll(options_, requests, cancel_)) {
+    EXPECT_TRUE(absl::IsCancelled(result.status())) << result.status();
+  }
+  canceller.join();
+  EXPECT_EQ(server_.fired(), 1);
+}
+
+TEST_F(HttpClientTest, CancellationReachesABlockedProducer) {
+  Fault hang = Fault::Hang();
+  hang.after_body_bytes = 10;
+  server_.Script("PUT /h", {hang});
+  auto upload = Upload("/h", std::nullopt);
+  ASSERT_TRUE(upload.ok());
+  std::thread canceller([this] {
+    EXPECT_TRUE(server_.WaitUntilFired(1));
+    cancel_.Cancel();
+  });
+  const std::string piece(128 * 1024, 'x');
+  absl::Status appended;
+  while (appended.ok()) appended = (*upload)->Append(piece);
+  EXPECT_TRUE(absl::IsCancelled(appended)) << appended;
+  canceller.join();
+}
+
+TEST_F(HttpClientTest, OneServersHangDoesNotStopAnother) {
+  server_.Script("GET /h", {Fault::Hang()});
+  auto hanging = std::async(std::launch::async, [this] { return Get("/h"); });
+  ASSERT_TRUE(server_.WaitUntilFired(1));
+  BadHttpServer other;
+  other.SetBlob("/a", "a");
+  HttpRequest request = Request("GET", "/a");
+  request.url = other.url() + "/a";
+  Cancellation never;
+  const auto got = client_.Perform(options_, request, never);
+  ASSERT_TRUE(got.ok()) << got.status();
+  cancel_.Cancel();
+  EXPECT_TRUE(absl::IsCancelled(hanging.get().status()));
+}
+
+// Redirects.
+
+TEST_F(HttpClientTest, ReadsFollowRedirects) {
+  server_.SetBlob("/new", "new");
+  for (int status : {301, 302, 303, 307, 308}) {
+    server_.Script("GET /old", {Fault::Answer(status, {"Location: /new"})});
+    const auto got = Get("/old");
+    ASSERT_TRUE(got.ok()) << got.status();
+    EXPECT_EQ(got->body, "new") << status;
+  }
+  EXPECT_EQ(server_.fired(), 5);
+}
+
+TEST_F(HttpClientTest, PutFollowsOnlyRedirectsThatKeepIt) {
+  for (int status : {307, 308}) {
+    server_.Script("PUT /old", {Fault::Answer(status, {"Location: /new"})});
+    ASSERT_TRUE(Put("/old", "body").ok());
+    EXPECT_EQ(server_.blobs().at("/new"), "body");
+  }
+  for (int status : {301, 302, 303}) {
+    server_.Script("PUT /old", {Fault::Answer(status, {"Location: /new"})});
+    const auto put = Put("/old", "other");
+    EXPECT_TRUE(absl::IsInvalidArgument(put.status())) << put.status();
+    EXPECT_THAT(std::string(put.status().message()), HasSubstr("307"));
+  }
+  EXPECT_EQ(server_.fired(), 5);
+  EXPECT_EQ(server_.blobs().at("/new"), "body");
+}
+
+TEST_F(HttpClientTest, StreamsDoNotFollowRedirects) {
+  server_.Script("PUT /old", {Fault::Answer(307, {"Location: /new"})});
+  auto upload = Upload("/old", std::nullopt);
+  ASSERT_TRUE(upload.ok());
+  ASSERT_TRUE((*upload)->Append("x").ok());
+  const auto finished = (*upload)->Finish();
+  EXPECT_TRUE(absl::IsInvalidArgument(finished.status())) << finished.status();
+  EXPECT_THAT(std::string(finished.status().message()), HasSubstr("/new"));
+  EXPECT_TRUE(server_.blobs().empty());
+}
+
+TEST_F(HttpClientTest, RedirectsAreLimited) {
+  server_.ScriptAlways("GET /loop", Fault::Answer(302, {"Location: /loop"}));
+  const auto got = Get("/loop");
+  EXPECT_TRUE(absl::IsInvalidArgument(got.status())) << got.status();
+  EXPECT_EQ(server_.fired(), options_.max_redirects + 1);
+}
+
+TEST_F(HttpClientTest, RedirectsLeadToHttpOnly) {
+  for (const char* where :
+       {"file:///etc/passwd", "ftp://127.0.0.1/x", "http://u:p@127.0.0.1/"}) {
+    server_.Script(
+        "GET /r",
+        {Fault::Answer(302, {absl::StrFormat("Location: %s", where)})});
+    const auto got = Get("/r");
+    EXPECT_TRUE(absl::IsInvalidArgument(got.status())) << got.status();
+    EXPECT_THAT(std::string(got.status().message()), Not(HasSubstr("u:p")));
+  }
+  EXPECT_EQ(server_.fired(), 3);
+}
+
+TEST_F(HttpClientTest, CredentialsStayWithTheirServer) {
+  TemporaryDirectory directory;
+  BadHttpServer other;
+  other.SetBlob("/there", "there");
+  const auto go = [&] {
+    server_.Script(
+        "GET /here",
+        {Fault::Answer(302, {"Location: " + other.url() + "/there"})});
+    return Get("/here");
+  };
+  options_.bearer_token_file = directory / "token";
+  ASSERT_TRUE(
+      WriteFileAtomically(options_.bearer_token_file, "sesame\n", 0600).ok());
+  ASSERT_TRUE(go().ok());
+  EXPECT_EQ(server_.requests().back().headers.at("authorization"),
+            "Bearer sesame");
+  options_.bearer_token_file.clear();
+  options_.netrc_file = directory / "netrc";
+  ASSERT_TRUE(WriteFileAtomically(options_.netrc_file,
+                                  "default login me password sesame\n", 0600)
+                  .ok());
+  ASSERT_TRUE(go().ok());
+  EXPECT_EQ(server_.requests().back().headers.at("authorization"),
+            "Basic bWU6c2VzYW1l");
+  ASSERT_EQ(other.requests().size(), 2u);
+  for (const SeenRequest& request : other.requests()) {
+    EXPECT_EQ(request.headers.count("authorization"), 0u);
+  }
+}
+
+// Credentials.
+
+TEST_F(HttpClientTest, TheTokenIsReadForEachRequest) {
+  TemporaryDirectory directory;
+  options_.bearer_token_file = directory / "token";
+  for (const char* token : {"one", "two"}) {
+    ASSERT_TRUE(
+        WriteFileAtomically(options_.bearer_token_file, token, 0600).ok());
+    ASSERT_TRUE(Get("/").ok());
+    EXPECT_EQ(server_.requests().back().headers.at("authorization"),
+              absl::StrFormat("Bearer %s", token));
+  }
+}
+
+TEST_F(HttpClientTest, UnusableCredentialsAreUnauthenticatedAndNotShown) {
+  TemporaryDirectory directory;
+  options_.bearer_token_file = directory / "token";
+  EXPECT_TRUE(absl::IsUnauthenticated(Get("/").status()));
+  for (const char* bad : {"", " \n", "sesame\r\nX-Evil: 1", "two sesame"}) {
+    ASSERT_TRUE(
+        WriteFileAtomically(options_.bearer_token_file, bad, 0600).ok());
+    const auto got = Get("/");
+    EXPECT_TRUE(absl::IsUnauthenticated(got.status())) << got.status();
+    EXPECT_THAT(std::string(got.status().message()), HasSubstr("token"));
+    EXPECT_THAT(std::string(got.status().message()), Not(HasSubstr("sesame")));
+  }
+  options_.bearer_token_file.clear();
+  options_.netrc_file = directory / "netrc";
+  EXPECT_TRUE(absl::IsUnauthenticated(Get("/").status()));
+  EXPECT_TRUE(absl::IsUnauthenticated(Upload("/", 1).status()));
+  EXPECT_TRUE(server_.requests().empty());
+}
+
+TEST_F(HttpClientTest, TheProxyComesFromTheOptionsOnly) {
+  BadHttpServer proxy;
+  proxy.SetBlob("http://cache.example/x", "by proxy");
+  HttpRequest request = Request("GET", "/");
+  request.url = "http://cache.example/x";
+  options_.proxy = proxy.url();
+  const auto got = client_.Perform(options_, request, cancel_);
+  ASSERT_TRUE(got.ok()) << got.status();
+  EXPECT_EQ(got->body, "by proxy");
+
+  options_.no_proxy = "127.0.0.1";
+  server_.SetBlob("/direct", "direct");
+  ASSERT_TRUE(Get("/direct").ok());
+  EXPECT_EQ(proxy.requests().size(), 1u);
+
+  options_ = HttpOptions();
+  setenv("http_proxy", proxy.url().c_str(), 1);
+  ASSERT_TRUE(Get("/direct").ok());
+  unsetenv("http_proxy");
+  EXPECT_EQ(proxy.requests().size(), 1u);
+}
+
+TEST_F(HttpClientTest, BrokenHeadersAreRefused) {
+  HttpRequest request = Request("GET", "/");
+  request.headers = {"X: 1\r\nY: 2"};
+  EXPECT_TRUE(absl::IsInvalidArgument(
+      client_.Perform(options_, request, cancel_).status()));
+  EXPECT_TRUE(server_.requests().empty());
+}
+
+TEST_F(HttpClientTest, TwoHundredUploadsAtOnce) {
+  std::vector<std::thread> threads;
+  for (int i = 0; i < 200; ++i) {
+    threads.emplace_back([this, i] {
+      const std::string body(static_cast<size_t>(1000 * i + 1),
+                             static_cast<char>('a' + i % 26));
+      auto upload = Upload(absl::StrFormat("/%d", i), std::nullopt);
+      ASSERT_TRUE(upload.ok());
+      ASSERT_TRUE((*upload)->Append(body).ok());
+      const auto finished = (*upload)->Finish();
+      ASSERT_TRUE(finished.ok()) << finished.status();
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  const auto blobs = server_.blobs();
+  ASSERT_EQ(blobs.size(), 200u);
+  for (int i = 0; i < 200; ++i) {
+    const std::string expected(static_cast<size_t>(1000 * i + 1),
+                               static_cast<char>('a' + i % 26));
+    EXPECT_TRUE(blobs.at(absl::StrFormat("/%d", i)) == expected) << i;
+  }
+  EXPECT_LE(server_.max_simultaneous_requests(), options_.max_connections);
+}
+
+TEST(HttpClientLifeTest, AClientThatWasNeverUsedIsFree) {
+  for (int i = 0; i < 100; ++i) HttpClient client;
+}
+
+}  // namespace
+}  // namespace nixq
