@@ -66,6 +66,7 @@ CREATE INDEX jobs_parked ON jobs (target_id) WHERE state = 'parked';
 CREATE INDEX jobs_done
   ON jobs (target_id, changed_unix_ms, outcome, sent_size_bytes)
   WHERE state = 'done';
+CREATE INDEX jobs_history ON jobs (changed_unix_ms) WHERE state = 'done';
 CREATE INDEX jobs_blocked ON jobs (blocked_by, target_id)
   WHERE blocked_by IS NOT NULL;
 

@@ -39,7 +39,8 @@ CREATE VIEW history AS
 SELECT datetime(changed_unix_ms / 1000, 'unixepoch') AS finished, p.name,
        t.name AS target, outcome, attempts, nar_size_bytes, sent_size_bytes,
        duration_ms, path
-FROM jobs j JOIN paths p ON p.id = path_id JOIN targets t ON t.id = target_id
+FROM jobs j INDEXED BY jobs_history CROSS JOIN paths p ON p.id = path_id
+     CROSS JOIN targets t ON t.id = target_id
 WHERE state = 'done'
 ORDER BY changed_unix_ms DESC;
 CREATE VIEW summary AS
@@ -52,7 +53,7 @@ SELECT name AS target, health, configured, paused,
         WHERE target_id = t.id AND state = 'parked') AS parked,
        (SELECT count(*) FROM jobs
         WHERE target_id = t.id AND state = 'done') AS done,
-       datetime(success_unix_ms / 1000, 'unixepoch') AS last_success,
+       datetime(nullif(success_unix_ms, 0) / 1000, 'unixepoch') AS last_success,
        error_text AS last_error, url
 FROM targets t
 ORDER BY name;

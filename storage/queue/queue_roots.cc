@@ -78,10 +78,10 @@ absl::StatusOr<int64_t> Queue::RemoveFinished(absl::Time before, size_t limit) {
   NIXQ_ASSIGN_OR_RETURN(Transaction transaction, Transaction::Begin(database));
   NIXQ_ASSIGN_OR_RETURN(
       Statement jobs,
-      database.Prepare(
-          "DELETE FROM jobs WHERE id IN (SELECT j.id FROM targets t CROSS JOIN "
-          "jobs j ON j.target_id = t.id WHERE j.state = 'done' AND "
-          "j.changed_unix_ms < ?1 LIMIT ?2)"));
+      database.Prepare("DELETE FROM jobs WHERE id IN (SELECT id FROM jobs "
+                       "INDEXED BY jobs_history WHERE state = 'done' AND "
+                       "changed_unix_ms < ?1 "
+                       "ORDER BY changed_unix_ms LIMIT ?2)"));
   NIXQ_RETURN_IF_ERROR(jobs.Bind(ToRow(before), limit).Run());
   int64_t removed = database.Changes();
   // A path that parked jobs wait for stays, so that they can name it.

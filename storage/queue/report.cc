@@ -93,23 +93,27 @@ absl::StatusOr<std::vector<JobRow>> ReadJobs(Statement& statement) {
   }
 }
 
-// One statement for each state, since partial indexes need its literal.
+// One statement for each state, since partial indexes need its literal. The
+// ids are found along that index first, so that only what is shown is read.
 std::string_view JobsOfState(JobState state) {
-#define NIXQ_JOBS_WHERE(condition, order)                        \
-  "SELECT " NIXQ_JOB_COLUMNS                                     \
-  "FROM targets t CROSS JOIN jobs j ON j.target_id = t.id "      \
-  "CROSS JOIN paths p ON p.id = j.path_id WHERE " condition      \
-  " AND (?1 IS NULL OR t.name = ?1) AND j.queued_unix_ms <= ?2 " \
-  "ORDER BY " order " LIMIT ?3"
+#define NIXQ_JOBS_WHERE(index, condition, order)                             \
+  "SELECT " NIXQ_JOB_COLUMNS "FROM (SELECT id FROM jobs INDEXED BY " index   \
+  " WHERE " condition                                                        \
+  " AND queued_unix_ms <= ?2 AND (?1 IS NULL OR target_id = "                \
+  "(SELECT id FROM targets WHERE name = ?1)) ORDER BY " order                \
+  " LIMIT ?3) f "                                                            \
+  "CROSS JOIN jobs j ON j.id = f.id CROSS JOIN paths p ON p.id = j.path_id " \
+  "CROSS JOIN targets t ON t.id = j.target_id ORDER BY j." order
   switch (state) {
     case JobState::kQueued:
-      return NIXQ_JOBS_WHERE("j.state = 'queued'", "j.id");
+      return NIXQ_JOBS_WHERE("jobs_queued", "state = 'queued'", "id");
     case JobState::kSending:
-      return NIXQ_JOBS_WHERE("j.state = 'sending'", "j.id");
+      return NIXQ_JOBS_WHERE("jobs_sending", "state = 'sending'", "id");
     case JobState::kParked:
-      return NIXQ_JOBS_WHERE("j.state = 'parked'", "j.id");
+      return NIXQ_JOBS_WHERE("jobs_parked", "state = 'parked'", "id");
     case JobState::kDone:
-      return NIXQ_JOBS_WHERE("j.state = 'done'", "j.changed_unix_ms DESC");
+      return NIXQ_JOBS_WHERE("jobs_history", "state = 'done'",
+                             "changed_unix_ms DESC");
   }
 #undef NIXQ_JOBS_WHERE
   return "";
@@ -198,9 +202,9 @@ absl::Status Report::Impl::FillDone(TargetSummary* summary, int64_t now_ms) {
   NIXQ_ASSIGN_OR_RETURN(
       Statement recent,
       database_.Prepare(
-          "SELECT count(*), sum(sent_size_bytes) FROM jobs WHERE "
-          "target_id = ?1 AND state = 'done' AND changed_unix_ms > ?2 AND "
-          "outcome = 'sent'"));
+          "SELECT count(*), sum(sent_size_bytes) FROM jobs INDEXED BY "
+          "jobs_done WHERE target_id = ?1 AND state = 'done' AND "
+          "changed_unix_ms > ?2 AND outcome = 'sent'"));
   recent.Bind(summary->target.id,
               now_ms - absl::ToInt64Milliseconds(kRecently));
   NIXQ_ASSIGN_OR_RETURN(bool row2, recent.Step());
