@@ -119,6 +119,11 @@ int Main(int argc, char** argv) {
   }
   const Surroundings surroundings = SurroundingsOfProcess();
   absl::StatusOr<Config> config = Load(arguments, surroundings);
+  if (absl::IsInvalidArgument(config.status())) {
+    // Lines of file:line:column, for editors too.
+    fprintf(stderr, "%s\n", std::string(config.status().message()).c_str());
+    return kFailed;
+  }
   if (!config.ok()) return Complain(config.status());
   if (arguments.check_config) {
     printf("%s: good, %zu target%s\n", config->file.c_str(),

@@ -203,93 +203,114 @@ absl::Status Planner::SignAll(Target& target, Plan& plan) {
   return absl::OkStatus();
 }
 
-absl::Status Planner::Closure(Target& target, Plan& plan,
-                              const Cancellation& cancel) {
-  if (target.config().kind == TargetKind::kSsh || plan.missing.empty()) {
-    return absl::OkStatus();
-  }
-  std::map<StorePath, Plan::Missing> claimed;
-  std::vector<StorePath> roots;
-  for (Plan::Missing& missing : plan.missing) {
-    roots.push_back(missing.info.path);
-    StorePath path = missing.info.path;
-    claimed.emplace(std::move(path), std::move(missing));
-  }
-  plan.missing.clear();
-
-  std::vector<PathInfo> closure;
-  const absl::Time now = clock_.Now();
-  if (target.config().closure && target.config().kind != TargetKind::kLocal) {
-    absl::StatusOr<nixq::Closure> found = ComputeClosure(
-        store_, roots, kLargestClosure, [&](const PathInfo& info) {
-          if (claimed.contains(info.path)) return true;
-          return !target.known().Contains(info.path, now) &&
-                 !SignedByOne(info, target.config().skip_signed_by);
-        });
-    if (!found.ok()) {
-      plan.store_failed = true;
-      return Annotate(found.status(), "closure");
-    }
-    closure = std::move(found->paths);
-  } else {
-    for (const auto& [path, missing] : claimed) closure.push_back(missing.info);
-  }
-
-  absl::StatusOr<std::vector<PathInfo>> missing =
-      FindMissing(closure, roots, [&](const std::vector<StorePath>& paths) {
-        return target.cache().Present(paths, cancel);
+// The closure of what is to be sent, as far as it has to be looked at, with
+// the claimed paths in it whatever is known of them.
+absl::StatusOr<std::vector<PathInfo>> Planner::ClosureOf(
+    Target& target, const std::vector<StorePath>& roots, absl::Time now) {
+  const std::set<StorePath> claimed(roots.begin(), roots.end());
+  absl::StatusOr<nixq::Closure> found =
+      ComputeClosure(store_, roots, kLargestClosure, [&](const PathInfo& info) {
+        if (claimed.contains(info.path)) return true;
+        return !target.known().Contains(info.path, now) &&
+               !SignedByOne(info, target.config().skip_signed_by);
       });
-  NIXQ_RETURN_IF_ERROR(missing.status());
+  if (!found.ok()) return Annotate(found.status(), "closure");
+  return std::move(found->paths);
+}
+
+// Takes out of `missing` the references that an upstream shows. An upstream
+// that cannot be asked is no reason to wait: more is sent then.
+void Planner::DropWhatUpstreamsHave(Target& target,
+                                    const std::vector<StorePath>& roots,
+                                    std::vector<PathInfo>& missing,
+                                    const Cancellation& cancel) {
+  const std::set<StorePath> claimed(roots.begin(), roots.end());
   for (std::unique_ptr<BinaryCache>& upstream : target.upstreams()) {
     std::vector<StorePath> references;
-    for (const PathInfo& info : *missing) {
+    for (const PathInfo& info : missing) {
       if (!claimed.contains(info.path)) references.push_back(info.path);
     }
+    if (references.empty()) return;
     absl::StatusOr<std::vector<bool>> there =
         upstream->Present(references, cancel);
-    // An upstream that cannot be asked is no reason to wait: send more.
     if (!there.ok()) continue;
     std::set<StorePath> skip;
     for (size_t i = 0; i < references.size(); ++i) {
       if ((*there)[i]) skip.insert(references[i]);
     }
-    std::erase_if(*missing, [&](const PathInfo& info) {
+    std::erase_if(missing, [&](const PathInfo& info) {
       return skip.contains(info.path);
     });
   }
+}
+
+absl::Status Planner::Closure(Target& target, Plan& plan,
+                              const Cancellation& cancel) {
+  if (target.config().kind == TargetKind::kSsh || plan.missing.empty()) {
+    return absl::OkStatus();
+  }
+  const absl::Time now = clock_.Now();
+  std::map<StorePath, Plan::Missing> claimed;
+  std::vector<StorePath> roots;
+  std::vector<PathInfo> closure;
+  for (Plan::Missing& missing : plan.missing) {
+    roots.push_back(missing.info.path);
+    closure.push_back(missing.info);
+    claimed.emplace(roots.back(), std::move(missing));
+  }
+  plan.missing.clear();
+  if (target.config().closure && target.config().kind != TargetKind::kLocal) {
+    absl::StatusOr<std::vector<PathInfo>> found = ClosureOf(target, roots, now);
+    plan.store_failed = !found.ok();
+    NIXQ_RETURN_IF_ERROR(found.status());
+    closure = *std::move(found);
+  }
+  NIXQ_ASSIGN_OR_RETURN(
+      std::vector<PathInfo> missing,
+      FindMissing(closure, roots, [&](const std::vector<StorePath>& paths) {
+        return target.cache().Present(paths, cancel);
+      }));
+  DropWhatUpstreamsHave(target, roots, missing, cancel);
 
   std::set<StorePath> to_send;
-  std::vector<PathInfo*> unsigned_references;
-  for (PathInfo& info : *missing) {
+  std::vector<PathInfo*> references;
+  for (PathInfo& info : missing) {
     to_send.insert(info.path);
-    if (!claimed.contains(info.path)) unsigned_references.push_back(&info);
+    if (!claimed.contains(info.path)) references.push_back(&info);
   }
-  absl::Status signed_status = signer_.Sign(unsigned_references);
-  if (!signed_status.ok()) {
+  if (absl::Status status = signer_.Sign(references); !status.ok()) {
     plan.store_failed = true;
-    return Annotate(signed_status, "adding signatures to the local store");
+    return Annotate(status, "adding signatures to the local store");
   }
   for (const PathInfo& info : closure) {
     if (!to_send.contains(info.path)) target.known().Add(info.path, now);
   }
-  for (PathInfo& info : *missing) {
+  Divide(target, std::move(missing), std::move(claimed), plan);
+  return absl::OkStatus();
+}
+
+// Fills the plan: what is missing, claimed or not, and what is there.
+void Planner::Divide(const Target& target, std::vector<PathInfo> missing,
+                     std::map<StorePath, Plan::Missing> claimed, Plan& plan) {
+  for (PathInfo& info : missing) {
     auto it = claimed.find(info.path);
     if (it == claimed.end()) {
       plan.missing_references.push_back(std::move(info));
-    } else if (target.config().kind == TargetKind::kLocal) {
+      continue;
+    }
+    if (target.config().kind == TargetKind::kLocal) {
       plan.failed.push_back({it->second.job, BlamePath(absl::UnavailableError(
                                                  target.config().url +
                                                  " does not show it yet"))});
     } else {
       plan.missing.push_back(std::move(it->second));
     }
+    claimed.erase(it);
   }
-  for (const auto& [path, job] : claimed) {
-    if (to_send.contains(path)) continue;
+  for (const auto& [path, present] : claimed) {
     plan.finished.push_back(
-        {job.job, JobOutcome::kPresent, "", job.info.nar_size_bytes});
+        {present.job, JobOutcome::kPresent, "", present.info.nar_size_bytes});
   }
-  return absl::OkStatus();
 }
 
 }  // namespace nixq

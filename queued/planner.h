@@ -1,6 +1,7 @@
 // Looks at the store and at one target, and says what each claimed job needs.
 #pragma once
 
+#include <map>
 #include <vector>
 
 #include "queued/plan.h"
@@ -28,6 +29,14 @@ class Planner {
 
  private:
   absl::Status Closure(Target& target, Plan& plan, const Cancellation& cancel);
+  absl::StatusOr<std::vector<PathInfo>> ClosureOf(
+      Target& target, const std::vector<StorePath>& roots, absl::Time now);
+  static void DropWhatUpstreamsHave(Target& target,
+                                    const std::vector<StorePath>& roots,
+                                    std::vector<PathInfo>& missing,
+                                    const Cancellation& cancel);
+  static void Divide(const Target& target, std::vector<PathInfo> missing,
+                     std::map<StorePath, Plan::Missing> claimed, Plan& plan);
   absl::Status SignAll(Target& target, Plan& plan);
   void Sort(const Target& target, const std::vector<ClaimedJob>& jobs,
             Plan& plan);
