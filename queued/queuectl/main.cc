@@ -53,15 +53,7 @@ CLI::Validator IsDuration() {
 
 using Run = std::function<int(const Context&)>;
 
-int Main(int argc, char** argv) {
-  Arguments a;
-  CLI::App app("Shows and steers the upload queue. See queuectl(1).");
-  app.name("queuectl");
-  app.require_subcommand(1);
-  app.set_version_flag("--version", std::string("queuectl ") + NIXQ_VERSION);
-  AddCommonOptions(app, a);
-  Run run;
-
+void AddReaders(CLI::App& app, Arguments& a, Run& run) {
   AddCommand(app, a, "status", "Targets, counts, and what is being sent")
       ->callback([&] { run = RunStatus; });
 
@@ -85,6 +77,37 @@ int Main(int argc, char** argv) {
   show->callback(
       [&] { run = [&](const Context& c) { return RunShow(c, a.path); }; });
 
+  CLI::App* wait = AddCommand(app, a, "wait", "Wait until all is sent");
+  wait->add_option("PATH", a.wait.paths);
+  wait->add_option("--timeout", a.duration, "At most so long")
+      ->check(IsDuration());
+  wait->callback([&] {
+    run = [&](const Context& c) {
+      if (!a.duration.empty()) a.wait.timeout = *ParseDuration(a.duration);
+      return RunWait(c, a.wait);
+    };
+  });
+  AddCommand(app, a, "version", "Versions of this program and the daemon")
+      ->callback([&] { run = RunVersion; });
+}
+
+// A command about some jobs: paths, or all that are parked.
+CLI::App* AddSelecting(CLI::App& app, Arguments& a, const char* name,
+                       const char* description, SelectArguments& into) {
+  CLI::App* command = AddCommand(app, a, name, description);
+  command->add_option("PATH", into.paths);
+  command->add_flag("--parked", into.parked, "All that are parked");
+  command->add_option("--target", into.target, "Only for this target");
+  return command;
+}
+
+void WantSelection(const char* name, const SelectArguments& selection) {
+  if (selection.paths.empty() && !selection.parked) {
+    throw CLI::ValidationError(name, "give paths or --parked");
+  }
+}
+
+void AddChangers(CLI::App& app, Arguments& a, Run& run) {
   CLI::App* add =
       AddCommand(app, a, "add", "Enqueue paths that were not built just now");
   add->add_option("PATH", a.add.paths);
@@ -98,28 +121,17 @@ int Main(int argc, char** argv) {
     run = [&](const Context& c) { return RunAdd(c, a.add); };
   });
 
-  auto select = [&](const char* name, const char* description,
-                    SelectArguments& into) {
-    CLI::App* command = AddCommand(app, a, name, description);
-    command->add_option("PATH", into.paths);
-    command->add_flag("--parked", into.parked, "All that are parked");
-    command->add_option("--target", into.target, "Only for this target");
-    return command;
-  };
-  select("retry", "Try again now what waits or is parked", a.retry)
+  AddSelecting(app, a, "retry", "Try again now what waits or is parked",
+               a.retry)
       ->callback([&] {
-        if (a.retry.paths.empty() && !a.retry.parked) {
-          throw CLI::ValidationError("retry", "give paths or --parked");
-        }
+        WantSelection("retry", a.retry);
         run = [&](const Context& c) { return RunRetry(c, a.retry); };
       });
-  CLI::App* forget =
-      select("forget", "Remove jobs from the queue, for good", a.forget);
+  CLI::App* forget = AddSelecting(
+      app, a, "forget", "Remove jobs from the queue, for good", a.forget);
   forget->add_flag("--dry-run", a.forget.dry_run, "Only say what would go");
   forget->callback([&] {
-    if (a.forget.paths.empty() && !a.forget.parked) {
-      throw CLI::ValidationError("forget", "give paths or --parked");
-    }
+    WantSelection("forget", a.forget);
     run = [&](const Context& c) { return RunForget(c, a.forget); };
   });
 
@@ -128,8 +140,8 @@ int Main(int argc, char** argv) {
         app, a, paused ? "pause" : "resume",
         paused ? "Send nothing to a target" : "Send to a target again");
     command->add_option("TARGET", a.target)->required();
-    command->callback([&, paused] {
-      run = [&, paused](const Context& c) {
+    command->callback([&a, &run, paused] {
+      run = [&a, paused](const Context& c) {
         return RunPause(c, a.target, paused);
       };
     });
@@ -146,23 +158,20 @@ int Main(int argc, char** argv) {
       return RunPrune(c, a.prune);
     };
   });
+}
 
-  CLI::App* wait = AddCommand(app, a, "wait", "Wait until all is sent");
-  wait->add_option("PATH", a.wait.paths);
-  wait->add_option("--timeout", a.duration, "At most so long")
-      ->check(IsDuration());
-  wait->callback([&] {
-    run = [&](const Context& c) {
-      if (!a.duration.empty()) a.wait.timeout = *ParseDuration(a.duration);
-      return RunWait(c, a.wait);
-    };
-  });
-
+int Main(int argc, char** argv) {
+  Arguments a;
+  CLI::App app("Shows and steers the upload queue. See queuectl(1).");
+  app.name("queuectl");
+  app.require_subcommand(1);
+  app.set_version_flag("--version", std::string("queuectl ") + NIXQ_VERSION);
+  AddCommonOptions(app, a);
+  Run run;
+  AddReaders(app, a, run);
+  AddChangers(app, a, run);
   CLI::App* check =
       AddCommand(app, a, "check", "Look for what is wrong, and say it");
-  AddCommand(app, a, "version", "Versions of this program and the daemon")
-      ->callback([&] { run = RunVersion; });
-
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
