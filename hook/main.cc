@@ -11,9 +11,11 @@
 #include <chrono>
 #include <csignal>
 #include <cstdlib>
+#include <functional>
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -22,6 +24,7 @@
 #include "hook/outputs.h"
 #include "hook/settings.h"
 #include "hook/worker.h"
+#include "storage/base/inherited.h"
 #include "storage/base/io.h"
 #include "storage/base/text.h"
 
@@ -122,37 +125,51 @@ void Heed(const std::vector<Note>& notes, BuildOutputs& outputs,
   }
 }
 
-// One worker; what it could not do in time is a failure with `late` as text.
-void Work(const std::function<void(WorkerNotes&)>& work, Deadline limit,
-          std::string_view late, BuildOutputs& outputs, Outcome& outcome) {
+// Starts a worker; failing to is one of the outcome's failures.
+std::optional<Worker> StartWorker(const std::function<void(WorkerNotes&)>& work,
+                                  Outcome& outcome) {
   absl::StatusOr<Worker> worker = Worker::Start(work);
-  if (!worker.ok()) {
-    outcome.failures.emplace_back(worker.status().message());
-    return;
-  }
-  size_t failures = outcome.failures.size();
-  Heed(worker->Finish(limit), outputs, outcome);
-  if (!outcome.kept && outcome.failures.size() == failures) {
-    outcome.failures.emplace_back(late);
-  }
+  if (worker.ok()) return *std::move(worker);
+  outcome.failures.emplace_back(worker.status().message());
+  return std::nullopt;
 }
 
+// The queue, and if that is slow the spool as well: whatever comes first. A
+// path that is in both is checked twice and sent once.
 Outcome Keep(const HookSettings& settings, BuildOutputs& outputs,
              steady_clock::time_point start) {
   Outcome outcome;
-  Work(
+  std::optional<Worker> queue = StartWorker(
       [&](WorkerNotes& notes) {
         HoldAndEnqueue(settings, outputs, start + kEnqueueBy, notes);
       },
-      start + kEnqueueLimit, "the queue did not answer in time", outputs,
       outcome);
+  if (queue.has_value()) {
+    while (!queue->Exited() && Worker::WaitForAnExit(start + kEnqueueLimit)) {
+    }
+    Heed(queue->Heard(), outputs, outcome);
+    if (outcome.kept) return outcome;
+    bool tried_both = outcome.failures.size() > 1;
+    if (tried_both) return outcome;
+    if (outcome.failures.empty()) {
+      outcome.failures.emplace_back("the queue did not answer in time");
+    }
+  }
   // A .drv that could not be read in time is the daemon's to resolve.
   if (!outcome.derivation_read) outputs.ask_daemon = true;
-  bool spool_tried = outcome.failures.size() > 1;
-  if (!outcome.kept && !spool_tried) {
-    Work([&](WorkerNotes& notes) { Spool(settings, outputs, notes); },
-         start + kSpoolLimit, "spool: it did not answer in time", outputs,
-         outcome);
+  std::optional<Worker> spool = StartWorker(
+      [&](WorkerNotes& notes) { Spool(settings, outputs, notes); }, outcome);
+  if (!spool.has_value()) return outcome;
+  size_t failures = outcome.failures.size();
+  bool in_time = true;
+  while (!outcome.kept && in_time) {
+    bool both_exited = spool->Exited() && (!queue || queue->Exited());
+    in_time = !both_exited && Worker::WaitForAnExit(start + kSpoolLimit);
+    if (queue.has_value()) Heed(queue->Heard(), outputs, outcome);
+    Heed(spool->Heard(), outputs, outcome);
+  }
+  if (!outcome.kept && outcome.failures.size() == failures) {
+    outcome.failures.emplace_back("spool: it did not answer in time");
   }
   return outcome;
 }
@@ -204,6 +221,7 @@ int Main(int argc, char** argv) {
   std::signal(SIGPIPE, SIG_IGN);
   std::signal(SIGXFSZ, SIG_IGN);
   LimitLife(strict);
+  CloseInheritedFds();
   if (argc == 2 && std::string_view(argv[1]) == "--help") {
     return WriteAll(STDOUT_FILENO, kUsage).ok() ? 0 : 1;
   }

@@ -10,7 +10,6 @@
 #include <cerrno>
 #include <csignal>
 
-#include "storage/base/inherited.h"
 #include "storage/base/status.h"
 
 namespace nixq {
@@ -112,7 +111,6 @@ void WorkerNotes::Say(const std::vector<Note>& notes) {
 
 absl::StatusOr<Worker> Worker::Start(
     const std::function<void(WorkerNotes&)>& work) {
-  CloseInheritedFds();
   NIXQ_RETURN_IF_ERROR(WatchChildExit());
   UniqueFd read_end;
   UniqueFd write_end;
@@ -129,12 +127,14 @@ absl::StatusOr<Worker> Worker::Start(
   return Worker(pid, std::move(read_end));
 }
 
-std::vector<Note> Worker::Finish(Deadline deadline) {
-  if (pid_ > 0 && !WaitForExit(deadline)) {
-    kill(pid_, SIGKILL);
-    // Takes the zombie away if it died at once; if not, it is init's.
-    waitpid(pid_, nullptr, WNOHANG);
-  }
+Worker::~Worker() {
+  if (Exited()) return;
+  kill(pid_, SIGKILL);
+  // Takes the zombie away if it died at once; if not, it is init's.
+  waitpid(pid_, nullptr, WNOHANG);
+}
+
+std::vector<Note> Worker::Heard() {
   std::string said;
   char buffer[4096];
   while (true) {
@@ -146,25 +146,24 @@ std::vector<Note> Worker::Finish(Deadline deadline) {
   return ParseNotes(said);
 }
 
-bool Worker::WaitForExit(Deadline deadline) const {
-  using std::chrono::duration_cast;
+bool Worker::Exited() {
+  if (pid_ < 0) return true;
+  pid_t ended = waitpid(pid_, nullptr, WNOHANG);
+  if (ended == pid_ || (ended < 0 && errno != EINTR)) pid_ = -1;
+  return pid_ < 0;
+}
+
+bool Worker::WaitForAnExit(Deadline deadline) {
   using std::chrono::nanoseconds;
-  using std::chrono::steady_clock;
+  nanoseconds left = deadline - std::chrono::steady_clock::now();
+  if (left <= nanoseconds::zero()) return false;
+  timespec timeout;
+  timeout.tv_sec = left.count() / 1'000'000'000;
+  timeout.tv_nsec = left.count() % 1'000'000'000;
+  // SIGCHLD gets through only in here, so that none is missed.
   sigset_t none;
   sigemptyset(&none);
-  while (true) {
-    int status = 0;
-    pid_t ended = waitpid(pid_, &status, WNOHANG);
-    if (ended == pid_ || (ended < 0 && errno != EINTR)) return true;
-    nanoseconds left =
-        duration_cast<nanoseconds>(deadline - steady_clock::now());
-    if (left <= nanoseconds::zero()) return false;
-    timespec timeout;
-    timeout.tv_sec = left.count() / 1'000'000'000;
-    timeout.tv_nsec = left.count() % 1'000'000'000;
-    // SIGCHLD gets through only in here, so that none is missed.
-    pselect(0, nullptr, nullptr, nullptr, &timeout, &none);
-  }
+  return pselect(0, nullptr, nullptr, nullptr, &timeout, &none) != 0;
 }
 
 }  // namespace nixq

@@ -14,6 +14,7 @@
 #include <functional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -52,27 +53,35 @@ class WorkerNotes {
 
 using Deadline = std::chrono::steady_clock::time_point;
 
+// Owns the child: the destructor kills it if it has not exited, and does not
+// wait for it to die.
 class Worker {
  public:
-  // Forks. The child gets /dev/null as standard input, output and error, no
-  // other inherited descriptor, default signals, "/" as its directory and a
-  // umask of 022, runs `work` and exits. Only one worker at a time, from a
-  // process with one thread. Where no process is to be had, does `work` here
-  // and now: better a hook that may hang than outputs that are lost.
+  // Forks. The child gets /dev/null as standard input, output and error,
+  // default signals, "/" as its directory and a umask of 022, runs `work` and
+  // exits. Only from a process with one thread that has closed what it had
+  // inherited.
+  // Where no process is to be had, does `work` here and now: better a hook
+  // that may hang than outputs that are lost.
   static absl::StatusOr<Worker> Start(
       const std::function<void(WorkerNotes&)>& work);
-  Worker(Worker&&) = default;
+  Worker(Worker&& other) noexcept
+      : pid_(std::exchange(other.pid_, -1)), notes_(std::move(other.notes_)) {}
   Worker& operator=(Worker&&) = delete;
+  ~Worker();
 
-  // Waits until the worker has exited or it is `deadline`; in the latter case
-  // kills it and does not wait for it to die. Returns what it has said.
-  std::vector<Note> Finish(Deadline deadline);
+  // What it has said since this was asked last. Does not block.
+  std::vector<Note> Heard();
+  // Whether it has exited. Does not block.
+  bool Exited();
+  // Blocks until some worker exits, perhaps one that had before, or it is
+  // `deadline`; false: it is.
+  static bool WaitForAnExit(Deadline deadline);
 
  private:
   Worker(pid_t pid, UniqueFd notes) : pid_(pid), notes_(std::move(notes)) {}
-  bool WaitForExit(Deadline deadline) const;
 
-  pid_t pid_;  // -1: it was done here
+  pid_t pid_;  // -1: it has exited
   UniqueFd notes_;
 };
 
