@@ -2,21 +2,18 @@
 """Many hooks at the same time: every row is there, wherever they started."""
 
 import os
-import re
 import subprocess
 import unittest
 
 from hook_world import HookTest, HOOK
 from children import SANITIZED, SLOWNESS
 
-COPIES = 64
+# More sanitized ones than this do not get through a small machine in the
+# second that each of them has.
+COPIES = 8 if SANITIZED else 64
 
 
 class ManyAtOnce(HookTest):
-
-    def setUp(self):
-        super().setUp()
-        self.told = set()
 
     def run_all(self, count=COPIES):
         """Starts `count` hooks, lets all go at once; returns their paths."""
@@ -37,23 +34,14 @@ class ManyAtOnce(HookTest):
         return [output for output, _ in builds]
 
     def check_ended(self, process):
-        """Exit 0, silent. Only sanitized programs may be too slow for their
-        second; what they say of that is remembered."""
+        """Exit 0, silent."""
         out, err = process.communicate(timeout=120 * SLOWNESS)
-        self.assertEqual((process.returncode, out), (0, b""))
-        if SANITIZED:
-            self.told |= set(re.findall(r"not queued: (\S+)", err.decode()))
-        else:
-            self.assertEqual(err, b"")
+        self.assertEqual((process.returncode, out, err), (0, b"", b""))
 
     def check_all_kept(self, expected):
         """In the queue or, where a busy machine took too long, the spool."""
-        kept = {*self.paths(), *self.spooled_paths()}
-        if SANITIZED:
-            kept |= {path for path in kept ^ set(expected)
-                     if path in self.told}
-            kept -= {path for path in kept if path.endswith(".drv")}
-        self.assertEqual(kept, set(expected))
+        self.assertEqual({*self.paths(), *self.spooled_paths()},
+                         set(expected))
         self.assert_held(*expected)
         # Nothing temporary stays behind, in no directory.
         self.assertEqual(len(os.listdir(self.roots)), len(expected))
@@ -83,9 +71,8 @@ class ManyAtOnce(HookTest):
                  for _ in range(COPIES)]
         for process in hooks:
             self.check_ended(process)
-        if not SANITIZED:
-            self.assertGreaterEqual(
-                len(self.paths() + self.spooled_paths()), COPIES)
+        self.assertGreaterEqual(len(self.paths() + self.spooled_paths()),
+                                COPIES)
         self.check_all_kept([output])
 
 
