@@ -50,16 +50,16 @@ absl::StatusCode CodeFromName(std::string_view name);
 
 }  // namespace nixq
 
-// Returns early from a function with the error of `expr`, if it is one.
-#define NIXQ_RETURN_IF_ERROR(expr)                                \
-  do {                                                            \
-    if (absl::Status nixq_status_ = (expr); !nixq_status_.ok()) { \
-      return nixq_status_;                                        \
-    }                                                             \
-  } while (false)
-
 #define NIXQ_CONCAT_INNER_(a, b) a##b
 #define NIXQ_CONCAT_(a, b) NIXQ_CONCAT_INNER_(a, b)
+
+// Returns early from a function with the error of `expr`, if it is one.
+#define NIXQ_RETURN_IF_ERROR(expr) \
+  NIXQ_RETURN_IF_ERROR_IMPL_(NIXQ_CONCAT_(nixq_status_, __LINE__), expr)
+#define NIXQ_RETURN_IF_ERROR_IMPL_(status, expr)                   \
+  do {                                                             \
+    if (absl::Status status = (expr); !status.ok()) return status; \
+  } while (false)
 
 // Declares or assigns `lhs` from a StatusOr, or returns early with its error.
 // NOLINTBEGIN(bugprone-macro-parentheses): a declaration has no parentheses.
