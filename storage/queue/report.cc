@@ -1,6 +1,7 @@
 #include "storage/queue/report.h"
 
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <set>
@@ -33,26 +34,27 @@ absl::StatusOr<int64_t> CountOf(Database& database, std::string_view sql) {
 
 // What can be said about a failure to open, for a person.
 absl::Status Explain(const absl::Status& status, const std::string& file) {
-  if (absl::IsNotFound(status)) {
-    struct stat info;
-    if (stat(file.c_str(), &info) == 0) {
-      return absl::PermissionDeniedError(absl::StrFormat(
-          "%s: its -wal file is missing, and not ours to make: it comes back "
-          "when queued or a hook runs",
-          file));
-    }
+  struct stat info;
+  if (absl::IsNotFound(status) && stat(file.c_str(), &info) != 0) {
     return absl::NotFoundError(absl::StrFormat(
         "%s: no queue there yet: neither queued nor a hook has run", file));
   }
-  if (!absl::IsPermissionDenied(status)) return status;
-  struct stat info;
-  size_t slash = file.rfind('/');
-  if (stat(file.c_str(), &info) != 0 &&
-      stat(file.substr(0, slash).c_str(), &info) != 0) {
+  if (!absl::IsPermissionDenied(status) && !absl::IsNotFound(status)) {
+    return status;
+  }
+  if (access(file.c_str(), R_OK) == 0 &&
+      access((file + "-wal").c_str(), F_OK) != 0) {
+    return absl::PermissionDeniedError(absl::StrFormat(
+        "%s: its -wal file is missing, and not ours to make: it comes back "
+        "when queued or a hook runs",
+        file));
+  }
+  const std::string directory = file.substr(0, file.rfind('/'));
+  if (stat(file.c_str(), &info) != 0 && stat(directory.c_str(), &info) != 0) {
     return status;
   }
   return absl::PermissionDeniedError(
-      absl::StrFormat("%s; members of group %d may read it, and its owner",
+      absl::StrFormat("%s; its owner and members of group %d may read it",
                       std::string(status.message()), info.st_gid));
 }
 

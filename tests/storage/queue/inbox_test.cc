@@ -238,7 +238,7 @@ TEST_F(InboxTest, WhatIsNoDatabaseIsRefused) {
   }
   absl::Status status = Put({Output("a")});
   EXPECT_TRUE(absl::IsDataLoss(status)) << status;
-  EXPECT_THAT(status.message(), HasSubstr("without an inbox"));
+  EXPECT_THAT(std::string(status.message()), HasSubstr("without an inbox"));
 }
 
 TEST_F(InboxTest, TheWayThereMayHaveSymlinks) {

@@ -79,7 +79,7 @@ TEST_F(MigrationsTest, AFailureLeavesTheVersionBefore) {
       {3, "0003_never", "CREATE TABLE c (x)"}};
   absl::Status status = Migrate(*database_, broken);
   EXPECT_FALSE(status.ok());
-  EXPECT_THAT(status.message(), HasSubstr("0002_bad"));
+  EXPECT_THAT(std::string(status.message()), HasSubstr("0002_bad"));
   EXPECT_EQ(Version(), 1);
   EXPECT_EQ(*database_->QueryInt("SELECT count(*) FROM sqlite_schema"), 1);
 }

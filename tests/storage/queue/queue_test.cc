@@ -44,7 +44,7 @@ TEST_F(QueueTest, OpenExistingWantsAFileOfThisSchema) {
   ASSERT_OK(InboxWriter::Open(options.state_dir, absl::Seconds(1)).status());
   absl::Status older = Queue::OpenExisting(options).status();
   EXPECT_TRUE(absl::IsFailedPrecondition(older)) << older;
-  EXPECT_THAT(older.message(), HasSubstr("start queued once"));
+  EXPECT_THAT(std::string(older.message()), HasSubstr("start queued once"));
 }
 
 TEST_F(QueueTest, NewerSchemaIsRefusedUntouched) {
@@ -54,7 +54,7 @@ TEST_F(QueueTest, NewerSchemaIsRefusedUntouched) {
                                      Queue::OpenExisting(Options()).status(),
                                      Report::Open(Options()).status()}) {
     EXPECT_TRUE(absl::IsFailedPrecondition(status)) << status;
-    EXPECT_THAT(status.message(), HasSubstr("newer nix-queued"));
+    EXPECT_THAT(std::string(status.message()), HasSubstr("newer nix-queued"));
   }
   // Hooks go on: the inbox is the same in all versions.
   auto writer = InboxWriter::Open(Options().state_dir, absl::Seconds(1));

@@ -182,7 +182,7 @@ TEST_F(ReportTest, PathsAreFoundByWhatPeopleType) {
   EXPECT_EQ(path.path, StorePathOf("waiting"));
   absl::Status ambiguous = report_->Path(base.substr(0, 34)).status();
   EXPECT_TRUE(absl::IsInvalidArgument(ambiguous)) << ambiguous;
-  EXPECT_THAT(ambiguous.message(), HasSubstr("not unique"));
+  EXPECT_THAT(std::string(ambiguous.message()), HasSubstr("not unique"));
   ASSERT_OK_AND_ASSIGN(path, report_->Path(base + "-l"));
   EXPECT_EQ(path.path, StorePathOf("waiting") + "-lib");
   EXPECT_TRUE(absl::IsNotFound(report_->Path("zzz").status()));
@@ -243,7 +243,7 @@ TEST_F(ReportTest, OpenSaysWhatToDo) {
   options.state_dir = dir_ / "nowhere";
   absl::Status status = Report::Open(options).status();
   EXPECT_TRUE(absl::IsNotFound(status)) << status;
-  EXPECT_THAT(status.message(), HasSubstr("no queue there yet"));
+  EXPECT_THAT(std::string(status.message()), HasSubstr("no queue there yet"));
 }
 
 TEST_F(ReportTest, IntegrityIsChecked) {

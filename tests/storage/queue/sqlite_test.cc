@@ -65,8 +65,8 @@ TEST_F(SqliteTest, EndOfRowsIsNoErrorAndErrorsAreNoEnd) {
   absl::Status constraint =
       database_->Execute("INSERT INTO t VALUES (1, NULL)");
   EXPECT_TRUE(absl::IsInvalidArgument(constraint)) << constraint;
-  EXPECT_THAT(constraint.message(), HasSubstr("t.b"));
-  EXPECT_THAT(constraint.message(), HasSubstr(file_));
+  EXPECT_THAT(std::string(constraint.message()), HasSubstr("t.b"));
+  EXPECT_THAT(std::string(constraint.message()), HasSubstr(file_));
   absl::Status wrong_type =
       database_->Execute("INSERT INTO t VALUES ('x', 'y')");
   EXPECT_TRUE(absl::IsInvalidArgument(wrong_type)) << wrong_type;
