@@ -384,7 +384,9 @@ TEST(NarTest, WhatIsUnreadableIsDenied) {
   ASSERT_EQ(chmod((dir / "list").c_str(), 0311), 0);
   // Root may read everything, so it becomes somebody else for a moment.
   const uid_t self = geteuid();
-  if (self == 0) ASSERT_EQ(seteuid(65534), 0);
+  if (self == 0) {
+    ASSERT_EQ(seteuid(65534), 0);
+  }
   const auto readable = Dump(dir / "readable");
   const absl::Status file = Dump(dir / "file").status();
   const absl::Status list = Dump(dir / "list").status();

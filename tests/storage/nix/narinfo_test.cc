@@ -82,10 +82,7 @@ TEST(NarInfoTest, EveryFieldIsReadAndWritten) {
 }
 
 TEST(NarInfoTest, WritesEmptyReferencesAndLeavesOutTheUnknown) {
-  NarInfo narinfo{.info = {.path = Path("hello")}};
-  narinfo.info.nar_hash = Sha256::Of("");
-  narinfo.info.nar_size_bytes = 120;
-  narinfo.url = "nar/x.nar";
+  NarInfo narinfo = *Parse(Text(Least()));
   narinfo.compression = "none";
   EXPECT_EQ(FormatNarInfo(NixStore(), narinfo),
             "StorePath: /nix/store/0123456789abcdfghijklmnpqrsvwxyz-hello\n"
@@ -266,7 +263,8 @@ TEST(CacheInfoTest, IsReadAndWritten) {
   EXPECT_TRUE(info->want_mass_query);
   EXPECT_EQ(info->priority, 40);
   EXPECT_EQ(FormatCacheInfo(*info), text);
-  EXPECT_EQ(FormatCacheInfo({.store_dir = "/s"}),
+  EXPECT_EQ(FormatCacheInfo(
+                {.store_dir = "/s", .want_mass_query = false, .priority = {}}),
             "StoreDir: /s\nWantMassQuery: 0\n");
 }
 
