@@ -13,7 +13,7 @@ using Code = absl::StatusCode;
 using Scope = SshFailure::Scope;
 using Group = std::vector<size_t>;  // indexes of paths
 
-constexpr size_t kMaxArgvBytes = 64 * 1024;
+constexpr size_t kMaxArgvBytes = size_t{64} * 1024;
 // Failures without a single success until the target is suspected.
 constexpr int kDoubtfulFailures = 8;
 

@@ -73,7 +73,9 @@ std::vector<std::string> Copying::Argv(
 
 std::optional<SshFailure> Copying::Send(const std::vector<StorePath>& paths) {
   NixLog log(RekeyBytes(options_.stall_limit));
-  SubprocessOptions run{.argv = Argv(paths), .environment = environment_};
+  SubprocessOptions run;
+  run.argv = Argv(paths);
+  run.environment = environment_;
   run.stall_limit = options_.stall_limit;
   run.max_output_bytes = 4096;
   run.on_stderr_line = [&](std::string_view line) {
@@ -94,8 +96,9 @@ std::optional<SshFailure> Copying::Send(const std::vector<StorePath>& paths) {
 
 // Content-addressed paths need none. Without an answer: true.
 bool Copying::HasSignature(const std::string& path) const {
-  SubprocessOptions run{.argv = NixCommand(options_),
-                        .environment = environment_};
+  SubprocessOptions run;
+  run.argv = NixCommand(options_);
+  run.environment = environment_;
   run.argv.insert(run.argv.end(), {"path-info", "--json", "--",
                                    options_.store_dir.path() + "/" + path});
   run.total_limit = kAnswerLimit;
@@ -146,9 +149,10 @@ absl::StatusOr<SshCache> SshCache::Make(SshOptions options) {
 
 absl::StatusOr<RootsAnswer> SshCache::RunScript(
     std::string script, const Cancellation& cancel) const {
-  SubprocessOptions run{.argv = {options_.ssh_program, "-x", "-a", "-T"},
-                        .environment = SshEnvironment(options_),
-                        .standard_input = std::move(script)};
+  SubprocessOptions run;
+  run.argv = {options_.ssh_program, "-x", "-a", "-T"};
+  run.environment = SshEnvironment(options_);
+  run.standard_input = std::move(script);
   const auto arguments = SshArguments(options_, address_);
   run.argv.insert(run.argv.end(), arguments.begin(), arguments.end());
   run.argv.insert(run.argv.end(),
@@ -233,8 +237,9 @@ absl::StatusOr<int> SshCache::PruneRemote(absl::Duration max_age,
 absl::Status SshCache::Check(const Cancellation& cancel) const {
   // Nix 2.19 renamed `ping`; the old name lives on for now.
   for (const char* verb : {"ping", "info"}) {
-    SubprocessOptions run{.argv = NixCommand(options_),
-                          .environment = NixEnvironment(options_, address_)};
+    SubprocessOptions run;
+    run.argv = NixCommand(options_);
+    run.environment = NixEnvironment(options_, address_);
     run.argv.insert(run.argv.end(),
                     {"store", verb, "--store", StoreUrl(options_, address_)});
     run.total_limit = options_.connect_limit + kAnswerLimit;

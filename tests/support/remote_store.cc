@@ -17,6 +17,9 @@ namespace {
 
 constexpr int kTries = 1000;
 constexpr int kTryPauseMs = 10;
+// The shell ends it when our end of the pipe closes, however we end.
+constexpr char kRunDaemon[] =
+    "nix-daemon --daemon 2>>\"$0\"/daemon.log & cat >/dev/null; kill 0";
 constexpr char kProgramPath[] =
     "PATH=/usr/local/bin:/usr/bin:/bin:/nix/var/nix/profiles/default/bin:"
     "/run/current-system/sw/bin";
@@ -70,7 +73,9 @@ std::vector<std::string> RemoteStore::StoreEnvironment() const {
 absl::StatusOr<std::string> RemoteStore::Run(
     const std::vector<std::string>& argv) const {
   const Cancellation never;
-  SubprocessOptions run{.argv = argv, .environment = StoreEnvironment()};
+  SubprocessOptions run;
+  run.argv = argv;
+  run.environment = StoreEnvironment();
   NIXQ_ASSIGN_OR_RETURN(SubprocessResult result, RunSubprocess(run, never));
   if (result.exit_code == 0) return std::move(result.standard_output);
   return absl::InternalError(absl::StrFormat("%s: exit code %d: %s",
@@ -93,15 +98,9 @@ absl::Status RemoteStore::Verify(const StorePath& path) const {
 
 absl::Status RemoteStore::StartDaemon() {
   unlink(socket_path().c_str());
-  NIXQ_ASSIGN_OR_RETURN(
-      PipedChild daemon,
-      PipedChild::Start(
-          // Ends it when our end of the pipe closes, however we end.
-          {"/bin/sh", "-c",
-           "nix-daemon --daemon 2>>\"$0\"/daemon.log & "
-           "cat >/dev/null; kill 0",
-           base_},
-          StoreEnvironment()));
+  NIXQ_ASSIGN_OR_RETURN(PipedChild daemon,
+                        PipedChild::Start({"/bin/sh", "-c", kRunDaemon, base_},
+                                          StoreEnvironment()));
   daemon_ = std::move(daemon);
   for (int i = 0; i < kTries; ++i) {
     if (Run({"nix", "store", "ping", "--store", "unix://" + socket_path()})

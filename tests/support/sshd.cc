@@ -24,13 +24,18 @@ namespace {
 constexpr int kPortTries = 20;
 constexpr int kTryPauseMs = 10;
 constexpr int kTries = 6000;
+// The shell ends it when our end of the pipe closes, however we end.
+constexpr char kRunSshd[] =
+    "{ \"$0\" -D -e -f \"$1\" 2>\"$2\"; echo ended >>\"$2\"; } & "
+    "cat >/dev/null; kill 0";
 constexpr size_t kMaxLogBytes = 1 << 20;
 
 absl::Status MakeKey(const std::string& file) {
   const Cancellation never;
-  SubprocessOptions run{.argv = {"ssh-keygen", "-q", "-t", "ed25519", "-N", "",
-                                 "-C", "test", "-f", file},
-                        .environment = {"PATH=/usr/local/bin:/usr/bin:/bin"}};
+  SubprocessOptions run;
+  run.argv = {"ssh-keygen", "-q", "-t",   "ed25519", "-N",
+              "",           "-C", "test", "-f",      file};
+  run.environment = {"PATH=/usr/local/bin:/usr/bin:/bin"};
   NIXQ_ASSIGN_OR_RETURN(const SubprocessResult result,
                         RunSubprocess(run, never));
   if (result.exit_code == 0) return absl::OkStatus();
@@ -170,15 +175,11 @@ absl::Status Sshd::Launch() {
   NIXQ_RETURN_IF_ERROR(WriteConfiguration());
   const std::string log = directory_ + "/sshd.log";
   unlink(log.c_str());
-  // The shell ends it when our end of the pipe closes, however we end.
   NIXQ_ASSIGN_OR_RETURN(
       PipedChild child,
-      PipedChild::Start(
-          {"/bin/sh", "-c",
-           "{ \"$0\" -D -e -f \"$1\" 2>\"$2\"; echo ended >>\"$2\"; } & "
-           "cat >/dev/null; kill 0",
-           FindSshd(), directory_ + "/sshd_config", log},
-          {"PATH=/usr/local/bin:/usr/bin:/bin"}));
+      PipedChild::Start({"/bin/sh", "-c", kRunSshd, FindSshd(),
+                         directory_ + "/sshd_config", log},
+                        {"PATH=/usr/local/bin:/usr/bin:/bin"}));
   sshd_ = std::move(child);
   for (int i = 0; i < kTries; ++i) {
     const std::string said = ReadAll(log);

@@ -28,6 +28,7 @@ StorePath Path(int number) {
 
 std::vector<StorePath> Paths(int count) {
   std::vector<StorePath> paths;
+  paths.reserve(static_cast<size_t>(count));
   for (int i = 0; i < count; ++i) paths.push_back(Path(i));
   return paths;
 }
@@ -36,9 +37,10 @@ std::vector<StorePath> Paths(int count) {
 class RemoteRootsTest : public ::testing::TestWithParam<std::string> {
  protected:
   std::string RunRaw(const std::string& script) {
-    SubprocessOptions run{.argv = {"/bin/" + GetParam(), "-s"},
-                          .environment = {"PATH=" + tools_ + "/usr/bin:/bin"},
-                          .standard_input = script};
+    SubprocessOptions run;
+    run.argv = {"/bin/" + GetParam(), "-s"};
+    run.environment = {"PATH=" + tools_ + "/usr/bin:/bin"};
+    run.standard_input = script;
     const auto result = RunSubprocess(run, never_);
     EXPECT_TRUE(result.ok()) << result.status();
     if (!result.ok()) return "";
@@ -178,7 +180,7 @@ TEST_P(RemoteRootsTest, SaysWhenItMayNotWrite) {
 TEST_P(RemoteRootsTest, PruneRemovesOldRootsOnly) {
   ASSERT_TRUE(Pin(Paths(5)).ok());
   const auto add = [&](const std::string& name, const std::string& target) {
-    const std::string link = roots_.directory + "/" + name;
+    std::string link = roots_.directory + "/" + name;
     std::filesystem::create_symlink(target, link);
     MakeOld(link);
     return link;
@@ -264,7 +266,7 @@ std::vector<std::string> Shells() {
   return shells;
 }
 INSTANTIATE_TEST_SUITE_P(Shells, RemoteRootsTest, ::testing::ValuesIn(Shells()),
-                         [](const auto& info) { return info.param; });
+                         [](const auto& shell) { return shell.param; });
 
 }  // namespace
 }  // namespace nixq

@@ -73,7 +73,7 @@ class SshCacheRealTest : public ::testing::TestWithParam<std::string> {
     ASSERT_TRUE(done.ok()) << done.status();
   }
   StorePath BuildSigned(const std::string& expression) {
-    const StorePath path = Build(expression);
+    StorePath path = Build(expression);
     Sign(path);
     return path;
   }
@@ -102,10 +102,13 @@ class SshCacheRealTest : public ::testing::TestWithParam<std::string> {
 
   SshOptions Options() {
     SshOptions options{.store_dir = nix_->store_dir(),
-                       .url = sshd_->Url(GetParam())};
-    options.key_file = sshd_->key_file();
-    options.known_hosts_file = sshd_->known_hosts_file();
-    options.environment = nix_->environment();
+                       .url = sshd_->Url(GetParam()),
+                       .key_file = sshd_->key_file(),
+                       .known_hosts_file = sshd_->known_hosts_file(),
+                       .ssh_options = {},
+                       .remote_program = "",
+                       .remote_store = "",
+                       .environment = nix_->environment()};
     options.remote_roots_directory = store_->roots_dir();
     return options;
   }
@@ -391,7 +394,7 @@ TEST_P(SshCacheRealTest, StoreElsewhereOnThatMachine) {
 }
 
 TEST_P(SshCacheRealTest, ConnectionThatBreaksInTheMiddle) {
-  const StorePath big = BigFile(24 << 20);
+  const StorePath big = BigFile(64 << 20);
   SshOptions options = Options();
   options.stall_limit = absl::Seconds(30);  // a sign of life every 2 MB
   int broken = 0;
@@ -407,7 +410,7 @@ TEST_P(SshCacheRealTest, ConnectionThatBreaksInTheMiddle) {
 }
 
 TEST_P(SshCacheRealTest, ReceiverThatHangsInTheMiddle) {
-  const StorePath big = BigFile(48 << 20);
+  const StorePath big = BigFile(64 << 20);
   SshOptions options = Options();
   options.stall_limit = absl::Seconds(6);
   int stopped = 0;
@@ -422,7 +425,7 @@ TEST_P(SshCacheRealTest, ReceiverThatHangsInTheMiddle) {
 }
 
 TEST_P(SshCacheRealTest, CancelledInTheMiddle) {
-  const StorePath big = BigFile(24 << 20);
+  const StorePath big = BigFile(64 << 20);
   SshOptions options = Options();
   options.stall_limit = absl::Seconds(30);
   Cancellation cancel;
@@ -450,8 +453,8 @@ TEST_P(SshCacheRealTest, AccountThatMayOnlyServeItsStore) {
 
 INSTANTIATE_TEST_SUITE_P(Schemes, SshCacheRealTest,
                          ::testing::Values("ssh", "ssh-ng"),
-                         [](const auto& info) {
-                           return info.param == "ssh" ? "ssh" : "ssh_ng";
+                         [](const auto& scheme) {
+                           return scheme.param == "ssh" ? "ssh" : "ssh_ng";
                          });
 
 }  // namespace

@@ -18,7 +18,14 @@ using ::testing::Not;
 using ::testing::StartsWith;
 
 SshOptions Options(const std::string& url = "ssh://joe@host:2222") {
-  return SshOptions{.store_dir = *StoreDir::Parse("/nix/store"), .url = url};
+  return SshOptions{.store_dir = *StoreDir::Parse("/nix/store"),
+                    .url = url,
+                    .key_file = "",
+                    .known_hosts_file = "",
+                    .ssh_options = {},
+                    .remote_program = "",
+                    .remote_store = "",
+                    .environment = {}};
 }
 
 SshAddress Address(const std::string& url) {
