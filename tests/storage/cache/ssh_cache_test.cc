@@ -39,6 +39,7 @@ StorePath Path(int number) {
 
 std::vector<StorePath> Paths(int count) {
   std::vector<StorePath> paths;
+  paths.reserve(static_cast<size_t>(count));
   for (int i = 0; i < count; ++i) paths.push_back(Path(i));
   return paths;
 }
