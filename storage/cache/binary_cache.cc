@@ -198,14 +198,10 @@ absl::Status BinaryCache::Prepare(bool create, const Cancellation& cancel) {
         absl::StrFormat("%s: nix-cache-info: %s", Describe(),
                         std::string(found.status().message())));
   }
-  // Nix takes a missing StoreDir for its own.
-  if (found->store_dir.empty() ||
-      found->store_dir == options_.store_dir.path()) {
-    return absl::OkStatus();
-  }
+  if (found->store_dir == options_.store_dir.path()) return absl::OkStatus();
   return absl::FailedPreconditionError(absl::StrFormat(
-      "%s: a cache for the store %s, but this one is %s", Describe(),
-      Printable(found->store_dir, 256), options_.store_dir.path()));
+      "%s: its nix-cache-info is for the store \"%s\", but ours is %s",
+      Describe(), Printable(found->store_dir, 256), options_.store_dir.path()));
 }
 
 absl::Status BinaryCache::CheckWritable(const Cancellation& cancel) {
