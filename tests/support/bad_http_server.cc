@@ -285,7 +285,7 @@ BadHttpServer::BadHttpServer() {
 }
 
 BadHttpServer::~BadHttpServer() {
-  static_cast<void>(write(stop_write_.get(), "x", 1));
+  [[maybe_unused]] const ssize_t written = write(stop_write_.get(), "x", 1);
   acceptor_.join();
   for (std::thread& connection : connections_) connection.join();
 }
