@@ -40,7 +40,7 @@ class Targets(world.WorldTest):
         self.assert_reads_back(url, paths)
         for info in self.nix.path_info(paths, "--store", url):
             with self.subTest(path=info["path"]):
-                self.assertTrue(info["valid"])
+                self.assertTrue(info.get("valid", True))
                 self.assertTrue(any(
                     signature.startswith("test-1:")
                     for signature in info["signatures"]))
@@ -134,12 +134,16 @@ class Targets(world.WorldTest):
     def test_a_server_of_this_very_store(self):
         """local:URL uploads nothing and is done when the server shows it."""
         server = self.make_cache_server()
+        with open(server.cache.file("nix-cache-info"), "w",
+                  encoding="ascii") as file:
+            file.write(f"StoreDir: {self.nix.store_dir}\n")
         queue = self.make_queue([{"name": "own",
                                   "url": "local:" + server.url}])
         paths = self.nix.build(private_nix.chain("own", 2, self.salt))
         self.wait_until(lambda: server.count("GET", ".narinfo", 404)
                         + server.count("HEAD", ".narinfo", 404) >= 2,
-                        "the daemon to ask the server")
+                        "the daemon to ask the server",
+                        detail=queue.log_tail)
         self.assertEqual([], [job for job in queue.jobs()
                               if job["state"] == "done"])
         self.nix.run(["nix", "copy", "--to", "file://" + server.directory,
@@ -195,17 +199,20 @@ class Ssh(world.WorldTest):
         self.assertIn(os.path.basename(paths[0]), roots)
 
     def test_without_signature_it_is_not_trusted(self):
-        """The receiver refuses: the target is paused, the jobs are kept."""
+        """The receiver refuses that path; the queue says what to do."""
         queue = self.make_queue([self.target("ssh-ng")], key_files=[])
         paths = self.nix.build(private_nix.derivation(
             "unsigned", f"echo {self.salt} > $out"))
-        queue.wait_for_rows("SELECT 1 FROM targets WHERE health = 'refused'",
-                            "the target to be refused")
-        self.assertEqual([(paths[0], "queued")],
-                         [(job["path"], job["state"]) for job in queue.jobs()])
+        queue.wait(code=1)
+        self.assertEqual(
+            [(paths[0], "parked", "permission_denied")],
+            [(job["path"], job["state"], job["error_code"])
+             for job in queue.jobs()])
+        self.assertIn("trusted-public-keys",
+                      queue.ctl("show", paths[0]).stdout)
         self.assertFalse(self.ssh.store.valid(paths[0]))
         self.nix.run(["nix", "store", "sign", "-k", self.secret_key, *paths])
-        queue.ctl("resume", "other")
+        queue.ctl("retry", "--parked")
         queue.wait()
         self.assertTrue(self.ssh.store.valid(paths[0]))
 

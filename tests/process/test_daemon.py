@@ -194,6 +194,17 @@ class Systemd(world.WorldTest):
         self.queue.stop()
         self.assertIn("STOPPING=1", self.queue.read_notices())
 
+    def test_a_manager_that_does_not_listen(self):
+        """Its socket fills up; that must not stop the daemon."""
+        self.queue.start(wait=False, listen=False, WATCHDOG_USEC="20000")
+        paths = []
+        for number in range(20):
+            paths += self.nix.build(private_nix.derivation(
+                f"x{number}", f"echo {number} {self.salt} > $out"))
+        self.wait_until(lambda: not self.cache.lacks(paths), "the uploads",
+                        detail=self.queue.log_tail)
+        self.queue.stop()
+
     def test_signs_of_life_while_a_server_hangs(self):
         server = self.make_cache_server(fault=hang_on_nars)
         self.queue.tables["target"] = [{"name": "h", "url": server.url}]

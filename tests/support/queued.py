@@ -6,6 +6,7 @@ import signal
 import socket
 import sqlite3
 import subprocess
+import threading
 import time
 
 import children
@@ -79,6 +80,7 @@ class Queued:
         }
         self.process = None
         self.notify = None
+        self.listener = None
         self.notices = []
 
     def write_config(self, text=None):
@@ -87,16 +89,21 @@ class Queued:
 
     # --- The daemon --------------------------------------------------------
 
-    def start(self, wait=True, pass_fds=(), wrapper=(), **variables):
-        """Starts and, unless told otherwise, waits for READY=1."""
-        if os.path.exists(self.notify_file):
-            os.unlink(self.notify_file)
-        if self.notify:
-            self.notify.close()
+    def start(self, wait=True, pass_fds=(), wrapper=(), listen=True,
+              **variables):
+        """Starts and, unless told otherwise, waits for READY=1.
+
+        Without `listen`, nobody takes what the daemon tells systemd.
+        """
+        self.stop_listening()
         self.notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self.notify.bind(self.notify_file)
-        self.notify.setblocking(False)
         self.notices = []
+        if listen:
+            self.listener = threading.Thread(
+                target=self.listen, args=(self.notify, self.notices),
+                daemon=True)
+            self.listener.start()
         self.process = children.Child(
             [*wrapper, os.path.join(BIN, "queued"), "--config",
              self.config_file],
@@ -111,16 +118,40 @@ class Queued:
                 raise AssertionError("queued did not start\n"
                                      + self.process.log_tail())
 
+    @staticmethod
+    def listen(notify, notices):
+        """In a thread: takes every notice until an empty datagram comes."""
+        while True:
+            lines = notify.recv(4096).decode().splitlines()
+            if not lines:
+                return
+            notices += lines
+
+    def stop_listening(self):
+        if self.listener:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as end:
+                end.sendto(b"", self.notify_file)
+            self.listener.join()
+            self.listener = None
+        if self.notify:
+            self.notify.close()
+            self.notify = None
+            os.unlink(self.notify_file)
+
     def read_notices(self):
         """All lines that sd_notify has brought so far."""
-        while True:
-            try:
-                self.notices += self.notify.recv(4096).decode().splitlines()
-            except BlockingIOError:
-                return self.notices
+        return list(self.notices)
 
     def running(self):
         return self.process is not None and self.process.running()
+
+    def condition(self):
+        """For failures: how the daemon is."""
+        if self.process is None:
+            return "queued was not started"
+        code = self.process.process.poll()
+        return ("queued is running" if code is None
+                else f"queued has ended: {code}") + "; its log:"
 
     @property
     def pid(self):
@@ -155,9 +186,7 @@ class Queued:
         if self.process:
             self.process.end()
             self.process = None
-        if self.notify:
-            self.notify.close()
-            self.notify = None
+        self.stop_listening()
 
     # --- The hook ----------------------------------------------------------
 
@@ -187,7 +216,8 @@ class Queued:
             raise AssertionError(
                 f"queuectl {' '.join(map(str, arguments))}: exit code "
                 f"{result.returncode}, not {code}\n{result.stdout}"
-                f"{result.stderr}\n--- queued's log\n{self.log_tail()}")
+                f"{result.stderr}\n--- {self.condition()}\n"
+                + self.log_tail())
         return result
 
     def ctl_json(self, *arguments, code=0):
