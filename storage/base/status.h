@@ -53,6 +53,8 @@ absl::StatusCode CodeFromName(std::string_view name);
 #define NIXQ_CONCAT_INNER_(a, b) a##b
 #define NIXQ_CONCAT_(a, b) NIXQ_CONCAT_INNER_(a, b)
 
+// NOLINTBEGIN(bugprone-macro-parentheses): a declaration has no parentheses.
+
 // Returns early from a function with the error of `expr`, if it is one.
 #define NIXQ_RETURN_IF_ERROR(expr) \
   NIXQ_RETURN_IF_ERROR_IMPL_(NIXQ_CONCAT_(nixq_status_, __LINE__), expr)
@@ -62,11 +64,11 @@ absl::StatusCode CodeFromName(std::string_view name);
   } while (false)
 
 // Declares or assigns `lhs` from a StatusOr, or returns early with its error.
-// NOLINTBEGIN(bugprone-macro-parentheses): a declaration has no parentheses.
 #define NIXQ_ASSIGN_OR_RETURN(lhs, expr) \
   NIXQ_ASSIGN_OR_RETURN_IMPL_(NIXQ_CONCAT_(nixq_or_, __LINE__), lhs, expr)
 #define NIXQ_ASSIGN_OR_RETURN_IMPL_(result, lhs, expr) \
   auto result = (expr);                                \
   if (!result.ok()) return std::move(result).status(); \
   lhs = *std::move(result)
+
 // NOLINTEND(bugprone-macro-parentheses)
