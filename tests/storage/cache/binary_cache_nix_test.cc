@@ -138,9 +138,9 @@ INSTANTIATE_TEST_SUITE_P(
     testing::Combine(testing::Bool(),
                      testing::Values(Compression::kZstd, Compression::kXz,
                                      Compression::kNone)),
-    [](const auto& info) {
-      return std::string(std::get<0>(info.param) ? "Nginx" : "Directory") +
-             std::string(CompressionName(std::get<1>(info.param)));
+    [](const auto& test) {
+      return std::string(std::get<0>(test.param) ? "Nginx" : "Directory") +
+             std::string(CompressionName(std::get<1>(test.param)));
     });
 
 // In KiB; 0 where there is no /proc.

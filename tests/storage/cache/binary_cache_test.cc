@@ -325,11 +325,11 @@ INSTANTIATE_TEST_SUITE_P(
     Everywhere, CorruptPathTest,
     testing::Combine(testing::Values(Where::kDirectory, Where::kNginx),
                      testing::Values(Compression::kNone, Compression::kZstd)),
-    [](const auto& info) {
-      return std::string(std::get<0>(info.param) == Where::kDirectory
+    [](const auto& test) {
+      return std::string(std::get<0>(test.param) == Where::kDirectory
                              ? "Directory"
                              : "Nginx") +
-             std::string(CompressionName(std::get<1>(info.param)));
+             std::string(CompressionName(std::get<1>(test.param)));
     });
 
 TEST_F(BinaryCacheTest, AServerThatWantsTheSizeGetsTheWholeOrNothing) {

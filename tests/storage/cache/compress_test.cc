@@ -143,11 +143,11 @@ INSTANTIATE_TEST_SUITE_P(
                     Case{Compression::kZstd, std::nullopt, 2},
                     Case{Compression::kXz, 1, 1},
                     Case{Compression::kXz, std::nullopt, 1}),
-    [](const auto& info) {
-      return std::string(CompressionName(info.param.method)) +
-             (info.param.level ? absl::StrFormat("Level%d", *info.param.level)
+    [](const auto& test) {
+      return std::string(CompressionName(test.param.method)) +
+             (test.param.level ? absl::StrFormat("Level%d", *test.param.level)
                                : "") +
-             (info.param.threads > 1 ? "Threads" : "");
+             (test.param.threads > 1 ? "Threads" : "");
     });
 
 TEST(CompressSettingsTest, LevelsOutOfRangeAreRefused) {
