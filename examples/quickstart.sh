@@ -27,7 +27,10 @@ die() {
 }
 indent() { sed 's/^/   | /'; }
 # expect WHAT COMMAND...: the command succeeds. refuse: it fails.
-expect() { "${@:2}" >"$log" 2>&1 || { indent <"$log" >&2; die "$1"; }; good "$1"; }
+expect() {
+  "${@:2}" >"$log" 2>&1 || { indent <"$log" >&2; die "$1"; }
+  good "$1"
+}
 refuse() { if "${@:2}" >"$log" 2>&1; then die "$1"; fi; good "$1"; }
 
 # --- Installing and building -------------------------------------------------
@@ -254,5 +257,5 @@ expect "and spared the rest" nix-store --check-validity "${built[@]}"
 expect "and ${late##*/} comes back from the cache" \
   nix copy --from "file://$base/binary-cache" "$late"
 
-printf '\n%sAll of it works.%s %d seconds, apart from installing and building.\n' \
+printf '\n%sAll of it works.%s %d seconds, without installing and building.\n' \
   "$bold" "$plain" $((SECONDS - started))

@@ -8,6 +8,7 @@
 #include <string_view>
 
 #include "queued/sockets.h"
+#include "storage/base/clock.h"
 #include "storage/base/status.h"
 
 namespace nixq {
@@ -78,11 +79,12 @@ absl::StatusOr<LiveStatus> ReadLiveStatus(const std::string& state_dir,
     return absl::UnavailableError("no daemon answers in " + state_dir + ": " +
                                   std::string(fd.status().message()));
   }
-  const absl::Time deadline = absl::Now() + limit;
+  const absl::Time deadline = SystemClock().Now() + limit;
   std::string text;
   while (text.size() < kLargestStatus) {
     pollfd wait = {fd->get(), POLLIN, 0};
-    const int64_t left_ms = absl::ToInt64Milliseconds(deadline - absl::Now());
+    const int64_t left_ms =
+        absl::ToInt64Milliseconds(deadline - SystemClock().Now());
     if (left_ms <= 0 || poll(&wait, 1, static_cast<int>(left_ms)) == 0) {
       return absl::DeadlineExceededError(
           "the daemon does not answer in time in " + state_dir);

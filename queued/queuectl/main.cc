@@ -101,10 +101,10 @@ CLI::App* AddSelecting(CLI::App& app, Arguments& a, const char* name,
   return command;
 }
 
-void WantSelection(const char* name, const SelectArguments& selection) {
-  if (selection.paths.empty() && !selection.parked) {
-    throw CLI::ValidationError(name, "give paths or --parked");
-  }
+// The exit code of a command that was not told what it is about.
+int Unselected(const char* command, const char* choices) {
+  fprintf(stderr, "queuectl %s: give paths or %s\n", command, choices);
+  return kExitUsage;
 }
 
 void AddChangers(CLI::App& app, Arguments& a, Run& run) {
@@ -115,24 +115,34 @@ void AddChangers(CLI::App& app, Arguments& a, Run& run) {
   add->add_flag("--all-local", a.add.all_local,
                 "Everything that was built on this machine");
   add->callback([&] {
-    if (a.add.paths.empty() && !a.add.all_local) {
-      throw CLI::ValidationError("add", "give paths or --all-local");
-    }
-    run = [&](const Context& c) { return RunAdd(c, a.add); };
+    run = [&](const Context& c) {
+      if (a.add.paths.empty() && !a.add.all_local) {
+        return Unselected("add", "--all-local");
+      }
+      return RunAdd(c, a.add);
+    };
   });
 
   AddSelecting(app, a, "retry", "Try again now what waits or is parked",
                a.retry)
       ->callback([&] {
-        WantSelection("retry", a.retry);
-        run = [&](const Context& c) { return RunRetry(c, a.retry); };
+        run = [&](const Context& c) {
+          if (a.retry.paths.empty() && !a.retry.parked) {
+            return Unselected("retry", "--parked");
+          }
+          return RunRetry(c, a.retry);
+        };
       });
   CLI::App* forget = AddSelecting(
       app, a, "forget", "Remove jobs from the queue, for good", a.forget);
   forget->add_flag("--dry-run", a.forget.dry_run, "Only say what would go");
   forget->callback([&] {
-    WantSelection("forget", a.forget);
-    run = [&](const Context& c) { return RunForget(c, a.forget); };
+    run = [&](const Context& c) {
+      if (a.forget.paths.empty() && !a.forget.parked) {
+        return Unselected("forget", "--parked");
+      }
+      return RunForget(c, a.forget);
+    };
   });
 
   for (bool paused : {true, false}) {

@@ -9,6 +9,7 @@
 #include "absl/time/clock.h"
 #include "queued/queuectl/commands.h"
 #include "queued/status_socket.h"
+#include "storage/base/clock.h"
 #include "storage/base/status.h"
 #include "storage/base/text.h"
 #include "storage/nix/gc_roots.h"
@@ -341,14 +342,14 @@ int RunWait(const Context& context, const WaitArguments& arguments) {
   absl::StatusOr<Report> report = context.OpenReport();
   if (!report.ok()) return Complain(report.status());
   WakeDaemon(context.config().state_dir);
-  const absl::Time start = absl::Now();
+  const absl::Time start = SystemClock().Now();
   absl::Time daemon_seen = start;
   absl::Duration look = kFirstLook;
   const bool terminal = isatty(STDERR_FILENO) == 1;
   while (true) {
     absl::StatusOr<Report::Outstanding> left = report->Count(*paths);
     if (!left.ok()) return Complain(left.status());
-    const absl::Time now = absl::Now();
+    const absl::Time now = SystemClock().Now();
     if (terminal) {
       fprintf(stderr, "\r\033[K%d to go", static_cast<int>(left->open));
       if (left->open == 0) fprintf(stderr, "\r\033[K");
