@@ -109,7 +109,7 @@ class Reading(CtlCase):
         self.assertTrue(jobs["away"]["next"])
         text = self.queue.ctl("show", path).stdout
         self.assertIn("away", text)
-        self.assertIn("unreachable", text)
+        self.assertIn("connect", text, "the last error")
         # By base name, and by a unique prefix of it.
         name = os.path.basename(path)
         for argument in (name, name[:12]):

@@ -27,7 +27,8 @@ class Fault:
       status        answer `status` with `headers`, after reading the body
       early_status  the same without reading the body, then close
       reset         RST after `after` bytes of the request's body
-      truncate      a response that promises more than it sends, then close
+      truncate      a response that promises more than it sends, then close;
+                    to HEAD, which has no body, half of its first header
       hang          neither read nor answer until the client goes
       close         read everything, store nothing, close without an answer
       lost_answer   do what was asked, then close without an answer
@@ -70,6 +71,7 @@ class CacheServer:
         self.requests = []
         self.violations = []
         self.published_nars = set()
+        self.unanswered = set()
         self.hanging = 0
         self.open_connections = 0
         self.lock = threading.Lock()
@@ -129,7 +131,13 @@ class CacheServer:
     # --- Auditing ----------------------------------------------------------
 
     def audit_put(self, key):
-        """A PUT has begun: is it of something that is published already?"""
+        """A PUT has begun: is it of something that is published already?
+
+        A client that got no answer (not even an error) over a connection that
+        it had used before may repeat the request: HTTP libraries do.
+        """
+        if key in self.unanswered:
+            return
         if key.endswith(".narinfo") and os.path.exists(self.cache.file(key)):
             self.violate(f"{key} sent again")
         if key in self.published_nars:
@@ -287,8 +295,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self.reset()
         elif fault.kind == "truncate":
             self.read_body()
-            self.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n"
-                             b"\r\nStorePath: /half")
+            self.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Len"
+                             + (b"" if self.command == "HEAD" else
+                                b"gth: 1000\r\n\r\nStorePath: /half"))
             self.close_connection = True
         elif fault.kind == "hang":
             self.hang()
@@ -299,6 +308,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             answer_bytes, self.wfile = self.wfile, _Nowhere()
             answer(request)
             self.wfile = answer_bytes
+            self.server_owner.unanswered.add(request.key)
             request.status = 0
             self.close_connection = True
         else:

@@ -1,5 +1,6 @@
 """A test case with a Nix, a queue and whatever caches it asks for."""
 
+import faulthandler
 import os
 import tempfile
 import unittest
@@ -19,6 +20,9 @@ class WorldTest(unittest.TestCase):
     maxDiff = None
 
     def setUp(self):
+        # A test that hangs says where before whoever runs it loses patience.
+        faulthandler.dump_traceback_later(240 * children.SLOWNESS)
+        self.addCleanup(faulthandler.cancel_dump_traceback_later)
         # Short, since Unix sockets have 108 bytes for their whole path.
         self.base = tempfile.mkdtemp(prefix="nixq-", dir="/tmp")
         self.addCleanup(private_nix.remove_tree, self.base)
