@@ -82,8 +82,8 @@ export NIX_QUEUED_STATE_DIR=$base/queue
 roots=$base/var/gcroots/arm-cache
 mkdir -p "$NIX_STORE_DIR" "$NIX_STATE_DIR" "$NIX_CONF_DIR" "$HOME" \
   "$NIX_QUEUED_STATE_DIR"
-nix-store --generate-binary-cache-key quickstart-1 "$base/key.secret" \
-  "$base/key.public"
+NIX_CONFIG='build-users-group =' nix-store --generate-binary-cache-key \
+  quickstart-1 "$base/key.secret" "$base/key.public"
 key=$(<"$base/key.public")
 cat >"$NIX_CONF_DIR/nix.conf" <<CONF
 post-build-hook = $bin/queued-hook
@@ -172,8 +172,11 @@ queuectl status | indent
 
 step "The queue is an SQLite file"
 db=$NIX_QUEUED_STATE_DIR/queue.db
-echo "   \$ sqlite3 -readonly -box queue.db 'select * from history'"
-sqlite3 -readonly -box "$db" 'select * from history' | indent
+show() {  # show QUERY: as a person would
+  printf "   \$ sqlite3 -readonly -box queue.db '%s'\n" "$1"
+  sqlite3 -readonly -box "$db" "$1" | indent
+}
+show 'select finished, name, outcome, attempts, sent_size_bytes from history'
 [[ $(sqlite3 -readonly "$db" 'select count(*) from history') == 6 ]] ||
   die "six outputs were built, so there should be six rows"
 good "all six outputs, also those that Nix 2.8 does not tell its hook"
@@ -192,8 +195,7 @@ derivation {
 NIX
 late=$(nix-build --no-out-link "$base/late.nix" 2>/dev/null)
 good "built ${late##*/} with nobody listening"
-echo "   \$ sqlite3 -readonly -box queue.db 'select * from queue'"
-sqlite3 -readonly -box "$db" 'select * from queue' | indent
+show 'select * from queue'
 [[ $(sqlite3 -readonly "$db" 'select count(*) from queue') == 1 ]] ||
   die "the late build is not in the queue"
 start_queued
