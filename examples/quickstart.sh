@@ -94,6 +94,7 @@ build-users-group =
 substituters =
 experimental-features = nix-command
 CONF
+nix-store --init
 nix-daemon --daemon </dev/null >"$base/nix-daemon.log" 2>&1 &
 nix_daemon_pid=$!
 wait_for() {  # wait_for WHAT COMMAND...: 10 s at most

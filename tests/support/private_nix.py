@@ -118,6 +118,10 @@ class PrivateNix(NixCommands):
     def start_daemon(self):
         if os.path.exists(self.socket):
             os.unlink(self.socket)
+        # The first to open a new store locks everybody else out to make its
+        # schema, and two at once wait for each other for ever.
+        subprocess.run(["nix-store", "--init"], check=True, timeout=60,
+                       env={**self.environment, "NIX_REMOTE": ""})
         self.daemon = children.Child(
             ["nix-daemon", "--daemon"], self.environment,
             os.path.join(self.base, "nix-daemon.log"))
