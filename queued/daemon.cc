@@ -255,6 +255,8 @@ void Daemon::TakeInEverything() {
   if (rows.ok()) {
     for (const TargetRow& row : *rows) scheduler_.RefreshTarget(row);
   }
+  // Jobs that people have forgotten, and paths that no target wants.
+  EndHolds();
   scheduler_.Poke();
   ResolveDerivations();
 }

@@ -102,6 +102,7 @@ class Daemon {
       const absl::StatusOr<std::map<std::string, std::optional<StorePath>>>&
           outputs);
   bool Flush(absl::Time now);
+  void EndHolds();
   void LogNote(const Scheduler::Note& note);
   void LogHealth(const TargetRow& row);
   void Prune(absl::Time now);

@@ -279,16 +279,20 @@ bool Daemon::Flush(absl::Time now) {
       return false;
     }
     unsettled_.clear();
-    Say("roots",
-        EndFinishedHolds(queue_, roots_.has_value() ? &*roots_ : nullptr,
-                         store_dir_, config_.roots_systems)
-            .status());
+    EndHolds();
   }
   for (const TargetRow& row : scheduler_.TakeHealth(now)) {
     LogHealth(row);
     Say("targets", queue_.SaveTargetHealth(row));
   }
   return true;
+}
+
+void Daemon::EndHolds() {
+  GcRoots* roots = roots_.has_value() ? &*roots_ : nullptr;
+  Say("roots",
+      EndFinishedHolds(queue_, roots, store_dir_, config_.roots_systems)
+          .status());
 }
 
 void Daemon::LogNote(const Scheduler::Note& note) {

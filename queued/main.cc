@@ -122,7 +122,7 @@ int Main(int argc, char** argv) {
   if (absl::IsInvalidArgument(config.status())) {
     // Lines of file:line:column, for editors too.
     fprintf(stderr, "%s\n", std::string(config.status().message()).c_str());
-    return kFailed;
+    return kUsage;
   }
   if (!config.ok()) return Complain(config.status());
   if (arguments.check_config) {

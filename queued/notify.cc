@@ -56,7 +56,7 @@ void Notifier::Send(const std::string& text) const {
       static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + socket_.size());
   // A manager that does not listen is not our concern.
   [[maybe_unused]] ssize_t sent =
-      sendto(fd.get(), text.data(), text.size(), 0,
+      sendto(fd.get(), text.data(), text.size(), MSG_DONTWAIT,
              reinterpret_cast<const sockaddr*>(&address), length);
 }
 
