@@ -25,7 +25,7 @@ constexpr std::string_view kLastLine = "end";
 constexpr std::string_view kSuffix = ".entries";
 constexpr std::string_view kTemporaryPrefix = ".tmp-";
 constexpr size_t kMaxEntriesPerFile = 10000;
-constexpr size_t kMaxFileBytes = 64 * 1024 * 1024;
+constexpr size_t kMaxFileBytes = size_t{64} << 20;
 constexpr absl::Duration kTemporaryAge = absl::Hours(1);
 // Of other owners: a hook of root writes where the daemon's user reads. Store
 // paths are no secret, and the state directory decides who may look.

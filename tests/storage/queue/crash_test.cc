@@ -65,6 +65,7 @@ class CrashTest : public testing::Test {
     auto writer = InboxWriter::Open(State(), absl::Seconds(1));
     if (!writer.ok()) return writer.status();
     std::vector<InboxEntry> entries;
+    entries.reserve(count);
     for (int i = 0; i < count; ++i) {
       entries.push_back(Output(absl::StrFormat("%s-%d", name, i)));
     }
@@ -189,7 +190,8 @@ class CrashTest : public testing::Test {
                 const std::map<std::string, std::string>& files) {
     std::filesystem::create_directory(state);
     for (const auto& [name, content] : files) {
-      std::ofstream(state + "/" + name, std::ios::binary) << content;
+      std::ofstream(std::filesystem::path(state) / name, std::ios::binary)
+          << content;
     }
   }
 
@@ -226,6 +228,16 @@ TEST_F(CrashTest, WhatWasPromisedSurvivesAPowerCutAnywhere) {
   disk.Stop();
   const std::vector<unsigned> seeds = {1, 2, 3};
   const size_t operations = disk.log().size();
+  // The run had a checkpoint, and a WAL that began anew after one.
+  int wal_headers = 0;
+  int pages_moved = 0;
+  for (const CrashDisk::Operation& operation : disk.log()) {
+    if (operation.kind != CrashDisk::Operation::Kind::kWrite) continue;
+    wal_headers += operation.file == "queue.db-wal" && operation.offset == 0;
+    pages_moved += operation.file == "queue.db";
+  }
+  EXPECT_GE(wal_headers, 2);
+  EXPECT_GT(pages_moved, 0);
   Outcome outcome = CutEverywhere(disk, course, seeds);
   printf(
       "%zu operations, %d cuts (seeds 1 to 3): %d lost writes, %d undid "

@@ -25,6 +25,7 @@
 
 namespace nixq {
 
+// NOLINTBEGIN(bugprone-macro-parentheses): `lhs` may be a declaration.
 // Asserts that a StatusOr holds a value and gives it.
 #define ASSERT_OK_AND_ASSIGN(lhs, expr) \
   ASSERT_OK_IMPL_(NIXQ_CONCAT_(ok_or_, __LINE__), lhs, expr)
@@ -32,14 +33,15 @@ namespace nixq {
   auto result = (expr);                        \
   ASSERT_TRUE(result.ok()) << result.status(); \
   lhs = *std::move(result)
+// NOLINTEND(bugprone-macro-parentheses)
 #define ASSERT_OK(expr)                         \
   do {                                          \
-    const absl::Status ok_status_ = (expr);     \
+    const absl::Status& ok_status_ = (expr);    \
     ASSERT_TRUE(ok_status_.ok()) << ok_status_; \
   } while (false)
 #define EXPECT_OK(expr)                         \
   do {                                          \
-    const absl::Status ok_status_ = (expr);     \
+    const absl::Status& ok_status_ = (expr);    \
     EXPECT_TRUE(ok_status_.ok()) << ok_status_; \
   } while (false)
 
@@ -96,6 +98,7 @@ class QueueFixture : public testing::Test {
   // Makes these the configured targets, in this order.
   void Configure(const std::vector<std::string>& names) {
     std::vector<Queue::TargetSpec> specs;
+    specs.reserve(names.size());
     for (const std::string& name : names) {
       specs.push_back({name, "file:///" + name});
     }
@@ -105,6 +108,7 @@ class QueueFixture : public testing::Test {
 
   void Accept(const std::vector<std::string>& names) {
     std::vector<NewPath> paths;
+    paths.reserve(names.size());
     for (const std::string& name : names) paths.push_back(Path(name));
     ASSERT_OK(queue_->Accept(paths, {}, {}));
   }

@@ -19,9 +19,16 @@ class QueueTest : public QueueFixture {
  protected:
   static std::vector<std::string> Names(const std::vector<ClaimedJob>& jobs) {
     std::vector<std::string> names;
+    names.reserve(jobs.size());
     for (const ClaimedJob& job : jobs) {
       names.push_back(job.path.substr(job.path.find('-') + 1));
     }
+    return names;
+  }
+  static std::vector<std::string> Numbered(int count) {
+    std::vector<std::string> names;
+    names.reserve(count);
+    for (int i = 0; i < count; ++i) names.push_back(absl::StrFormat("p%d", i));
     return names;
   }
   Settlement Park(const std::string& text = "") {
@@ -396,9 +403,7 @@ TEST_F(QueueTest, ForgottenIdsAreNotUsedAgain) {
 // --- Keeping small ----------------------------------------------------------
 
 TEST_F(QueueTest, RemoveFinishedInSmallTransactions) {
-  std::vector<std::string> names;
-  for (int i = 0; i < 10; ++i) names.push_back(absl::StrFormat("p%d", i));
-  Accept(names);
+  Accept(Numbered(10));
   std::vector<Settlement> done;
   for (const ClaimedJob& job : Claim()) done.push_back({.job_id = job.job_id});
   done.pop_back();
@@ -447,9 +452,7 @@ TEST_F(QueueTest, APathThatBlocksStays) {
 }
 
 TEST_F(QueueTest, CheckpointMovesTheWalIntoTheFile) {
-  std::vector<std::string> names;
-  for (int i = 0; i < 500; ++i) names.push_back(absl::StrFormat("p%d", i));
-  Accept(names);
+  Accept(Numbered(500));
   struct stat before;
   struct stat after;
   std::string file = QueueFile(Options().state_dir);

@@ -42,6 +42,7 @@ class QueueWork : public QueueFixture {
   std::vector<Queue::ReferenceClaim> Reference(
       const std::vector<std::string>& names) {
     std::vector<NewPath> paths;
+    paths.reserve(names.size());
     for (const std::string& name : names) paths.push_back(Path(name));
     auto claims = queue_->ClaimReferences(targets_[0].id, paths,
                                           clock_.Now() + absl::Minutes(1));
@@ -320,6 +321,7 @@ TEST_F(QueueBlocked, NothingWaitsForWhatWillNotHappen) {
 
 TEST_F(QueueWork, ThousandsOfRowsInOneTransaction) {
   std::vector<NewPath> paths;
+  paths.reserve(5000);
   for (int i = 0; i < 5000; ++i) {
     paths.push_back(Path(absl::StrFormat("package-%d", i)));
   }
@@ -327,6 +329,7 @@ TEST_F(QueueWork, ThousandsOfRowsInOneTransaction) {
   std::vector<ClaimedJob> jobs = Claim(5000);
   ASSERT_THAT(jobs, SizeIs(5000));
   std::vector<Settlement> done;
+  done.reserve(jobs.size());
   for (const ClaimedJob& job : jobs) done.push_back({.job_id = job.job_id});
   ASSERT_OK(queue_->Settle(done));
   EXPECT_EQ(QueryInt("SELECT count(*) FROM jobs WHERE state = 'done'"), 5000);

@@ -192,7 +192,7 @@ TEST_F(SpoolTest, AbandonedTemporaryFilesGo) {
   WriteRaw(".tmp-old", "x");
   struct timeval times[2];
   ASSERT_EQ(gettimeofday(&times[0], nullptr), 0);
-  times[0].tv_sec -= 2 * 3600;
+  times[0].tv_sec -= 7200;
   times[1] = times[0];
   ASSERT_EQ(utimes((Spool() + "/.tmp-old").c_str(), times), 0);
   EXPECT_THAT(Read().files, IsEmpty());
