@@ -10,6 +10,9 @@ namespace {
 
 // How old the success that a row tells of may be while all goes well.
 constexpr absl::Duration kSuccessResolution = absl::Minutes(1);
+// A target that refuses us is asked again so seldom: nobody likes a stranger
+// who keeps rattling at the door.
+constexpr absl::Duration kRefusedProbe = absl::Hours(1);
 
 }  // namespace
 
@@ -46,7 +49,7 @@ void Circuit::Failed(const absl::Status& status, absl::Time started,
   ++row_.failures;
   row_.health = refused ? TargetHealth::kRefused : TargetHealth::kUnreachable;
   row_.retry_at =
-      now + (refused ? policy_.max_delay
+      now + (refused ? kRefusedProbe
                      : Backoff(policy_, row_.failures, random_.NextUnit(),
                                RetryAfterOf(status)));
   row_.error_code = std::string(CodeName(status.code()));
@@ -68,8 +71,7 @@ void Circuit::Refresh(const TargetRow& row) {
 }
 
 bool Circuit::TakeDirty(absl::Time now) {
-  const bool success_is_news =
-      row_.success_at > saved_at_ + kSuccessResolution;
+  const bool success_is_news = row_.success_at > saved_at_ + kSuccessResolution;
   if (!dirty_ && !success_is_news) return false;
   dirty_ = false;
   saved_at_ = now;

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "absl/strings/str_format.h"
+#include "queued/config_reader.h"
 #include "storage/base/status.h"
 
 namespace nixq {
@@ -69,7 +70,7 @@ absl::StatusOr<PruneReport> PruneRoots(Queue* queue, GcRoots& roots,
     const GcRoot& root = listing.roots[i];
     PruneReport::Root entry{paths[i], now - root.made, "", root.dangling};
     if (entry.age <= max_age) {
-      entry.why = "younger than " + absl::FormatDuration(max_age);
+      entry.why = "younger than " + DurationText(max_age);
     } else if (open[i] > 0) {
       entry.why =
           absl::StrFormat("%d open job%s", open[i], open[i] == 1 ? "" : "s");

@@ -55,7 +55,7 @@ TEST_F(CircuitTest, NeverWaitsLongerThanAnHourForTheUnreachable) {
 TEST_F(CircuitTest, RefusalWaitsAnHourAndResumeEndsTheWait) {
   circuit_.Failed(absl::UnauthenticatedError("401"), now_, now_);
   EXPECT_EQ(circuit_.row().health, TargetHealth::kRefused);
-  EXPECT_EQ(circuit_.retry_at(), now_ + policy_.max_delay);
+  EXPECT_EQ(circuit_.retry_at(), now_ + absl::Hours(1));
   TargetRow resumed;
   resumed.health = TargetHealth::kUnknown;
   circuit_.Refresh(resumed);
