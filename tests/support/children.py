@@ -5,6 +5,7 @@ output in a file that failures quote.
 """
 
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -32,15 +33,21 @@ def wait_until(condition, limit, what, detail=lambda: ""):
         time.sleep(0.01)
 
 
+# So that nothing is left running when the test itself is killed (Linux).
+SETPRIV = shutil.which("setpriv")
+DIE_WITH_US = [SETPRIV, "--pdeathsig", "KILL"] if SETPRIV else []
+
+
 class Child:
-    """A long-running program with its output in a file."""
+    """A long-running program with its output in a file. To be started by the
+    main thread: on Linux it dies with the thread that has started it."""
 
     def __init__(self, argv, environment, log_file, pass_fds=()):
         self.argv = [str(argument) for argument in argv]
         self.log_file = log_file
         with open(log_file, "ab") as log:
             self.process = subprocess.Popen(
-                self.argv, env=environment, stdin=subprocess.DEVNULL,
+                DIE_WITH_US + self.argv, env=environment, stdin=subprocess.DEVNULL,
                 stdout=log, stderr=subprocess.STDOUT, cwd="/",
                 start_new_session=True, pass_fds=pass_fds)
 

@@ -7,7 +7,7 @@ import children
 
 CONFIGURATION = """\
 daemon off;
-worker_processes 1;
+master_process off;
 pid {base}/nginx.pid;
 error_log {base}/error.log warn;
 {user}

@@ -64,6 +64,11 @@ class NixCommands:
     def lines(self, argv, **options):
         return self.run(argv, **options).stdout.split()
 
+    def initialise(self):
+        """Makes the database. Nix does that with the store to itself: two
+        first connections would wait for each other."""
+        self.run(["nix-store", "--init"])
+
     def valid(self, path):
         return self.run(["nix-store", "--check-validity", path],
                         check=False).returncode == 0
@@ -112,6 +117,7 @@ class PrivateNix(NixCommands):
             "NIX_USER_CONF_FILES": "/dev/null",
             **(environment or {}),
         }
+        self.initialise()
 
     # --- The daemon --------------------------------------------------------
 
@@ -198,6 +204,7 @@ class SecondStore(NixCommands):
             "NIX_USER_CONF_FILES": "/dev/null",
             "NIX_REMOTE": self.url,
         }
+        self.initialise()
 
     def copy_from(self, url, paths, check=True):
         """Nix itself copies the closures here, checking signatures."""
