@@ -55,9 +55,6 @@ absl::StatusCode CodeOf(int extended, int system_errno) {
       if (extended == SQLITE_IOERR_NOMEM) {
         return absl::StatusCode::kResourceExhausted;
       }
-      if (extended == SQLITE_IOERR_SHORT_READ) {
-        return absl::StatusCode::kDataLoss;
-      }
       absl::StatusCode code = CodeOfErrno(system_errno);
       return code == absl::StatusCode::kResourceExhausted ||
                      code == absl::StatusCode::kPermissionDenied

@@ -295,6 +295,19 @@ TEST_F(QueueBlocked, OnlyTheSameTargetIsRevived) {
   EXPECT_EQ(StateOf("lib", "nas"), "parked");
 }
 
+TEST_F(QueueBlocked, OnlyTheSameTargetIsRetried) {
+  ASSERT_NO_FATAL_FAILURE(Configure({"nas", "s3"}));
+  Accept({"libc"});
+  Settlement park = Park(Claim(1, 1).at(0).job_id);
+  ASSERT_OK(queue_->Settle({park}));
+  JobSelection libc;
+  libc.paths = {StorePathOf("libc")};
+  libc.target = "s3";
+  ASSERT_OK_AND_ASSIGN(int64_t retried, queue_->Retry(libc));
+  EXPECT_EQ(retried, 1);
+  EXPECT_EQ(StateOf("lib", "nas"), "parked");
+}
+
 // The reference was done, or forgotten, between the look at it and the
 // settlement: nothing would ever end the wait.
 TEST_F(QueueBlocked, NothingWaitsForWhatWillNotHappen) {

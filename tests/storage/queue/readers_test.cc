@@ -175,19 +175,23 @@ TEST_F(Readers, RootsHooksAndTheDaemonsUserShareTheFile) {
   // A person's sqlite3 removes the WAL when it is the last; whoever makes it
   // again, both can use it, and so can readers.
   for (bool root_makes_it : {true, false}) {
+    SCOPED_TRACE(root_makes_it);
     ASSERT_TRUE(Shell("sqlite3 " + QueueFile(State()) +
                       " 'PRAGMA wal_checkpoint(TRUNCATE)' >/dev/null"));
     ASSERT_NE(access((QueueFile(State()) + "-wal").c_str(), F_OK), 0);
     if (root_makes_it) {
       ASSERT_TRUE(Put("b"));
-      EXPECT_TRUE(daemon_takes(1));
     } else {
-      EXPECT_TRUE(daemon_takes(0));
-      ASSERT_TRUE(Put("b"));
-      EXPECT_TRUE(daemon_takes(1));
+      ASSERT_TRUE(As(kDaemon, false, [&] { return Put("b"); }));
     }
-    EXPECT_TRUE(As(kReader, true,
-                   [&] { return Report::Open(Options(true)).status().ok(); }));
+    EXPECT_TRUE(As(kReader, true, [&] {
+      absl::Status status = Report::Open(Options(true)).status();
+      EXPECT_OK(status);
+      return status.ok();
+    }));
+    EXPECT_TRUE(daemon_takes(1));
+    ASSERT_TRUE(Put("c"));
+    EXPECT_TRUE(daemon_takes(1));
   }
   // Nor is a spool that root began closed to the daemon.
   ASSERT_OK(WriteSpool(State(), {Output("spooled")}));
