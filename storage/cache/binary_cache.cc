@@ -16,14 +16,14 @@ constexpr std::string_view kCacheInfoType = "text/x-nix-cache-info";
 constexpr std::string_view kNarInfoType = "text/x-nix-narinfo";
 constexpr std::string_view kNarType = "application/x-nix-nar";
 
-constexpr size_t kMaxCacheInfoBytes = 64 * 1024;
-constexpr size_t kMaxNarInfoBytes = 4 * 1024 * 1024;
+constexpr size_t kMaxCacheInfoBytes = 64 << 10;
+constexpr size_t kMaxNarInfoBytes = 4 << 20;
 
 // Up to this size a NAR is compressed in memory, so that its size is known
 // before the first byte leaves.
-constexpr uint64_t kSmallNarBytes = 2 * 1024 * 1024;
+constexpr uint64_t kSmallNarBytes = 2 << 20;
 // Beyond this size more than one thread is worth it.
-constexpr uint64_t kThreadedNarBytes = 32 * 1024 * 1024;
+constexpr uint64_t kThreadedNarBytes = 32 << 20;
 
 std::string NarInfoKey(const StorePath& path) {
   return std::string(path.hash_part()) + ".narinfo";

@@ -14,7 +14,7 @@ namespace nixq {
 // vouched for.
 class BodyPipe {
  public:
-  static constexpr size_t kCapacityBytes = 1024 * 1024;
+  static constexpr size_t kCapacityBytes = 1 << 20;
 
   // `on_bytes` is called in the producer's thread whenever there is something
   // to read again for a consumer that was told to wait.

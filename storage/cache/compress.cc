@@ -14,7 +14,7 @@
 namespace nixq {
 namespace {
 
-constexpr size_t kOutputBytes = 128 * 1024;
+constexpr size_t kOutputBytes = 128 << 10;
 constexpr int kDefaultZstdLevel = 3;
 constexpr int kMaxZstdLevel = 19;
 constexpr int kDefaultXzPreset = 6;
@@ -22,7 +22,7 @@ constexpr int kMaxXzPreset = 9;
 
 // Every level's own window is at least this large; only smaller inputs gain
 // from another.
-constexpr uint64_t kSmallestWindowBytes = 512 * 1024;
+constexpr uint64_t kSmallestWindowBytes = 512 << 10;
 
 class PassThrough : public Compressor {
  public:

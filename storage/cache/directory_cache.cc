@@ -92,7 +92,7 @@ class DirectorySyncer {
       group.running = true;
       const uint64_t served = group.requested;
       lock.unlock();
-      const absl::Status synced = SyncDirectory(directory);
+      absl::Status synced = SyncDirectory(directory);
       lock.lock();
       group.running = false;
       changed_.notify_all();

@@ -78,7 +78,7 @@ absl::StatusCode CodeOf(const HttpResponse& response) {
 std::optional<absl::Duration> ParseRetryAfter(const std::string& value,
                                               const std::string& date,
                                               absl::Time now) {
-  constexpr int64_t kMaxSeconds = 24 * 60 * 60;
+  constexpr int64_t kMaxSeconds = 86400;
   const std::string_view text = Trim(value);
   if (!text.empty() && text.find_first_not_of("0123456789") == text.npos) {
     // Too many digits to parse are a long time, too.

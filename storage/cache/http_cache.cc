@@ -108,9 +108,7 @@ class HttpStore : public BlobStore {
   std::string Describe() const override { return base_url_; }
 
  private:
-  struct Presence {
-    enum { kThere, kNotThere, kRefusesMethod } answer;
-  };
+  enum class Presence { kThere, kNotThere, kRefusesMethod };
 
   HttpRequest RequestFor(std::string_view method, const std::string& key) const;
   HttpRequest PutRequest(const std::string& key,
@@ -167,25 +165,25 @@ absl::StatusOr<std::string> HttpStore::Get(const std::string& key,
 absl::StatusOr<HttpStore::Presence> HttpStore::PresenceFrom(
     const absl::StatusOr<HttpResponse>& response, const HttpRequest& request) {
   // Longer than anybody wants to read, so it is there.
-  if (absl::IsOutOfRange(response.status())) return Presence{Presence::kThere};
+  if (absl::IsOutOfRange(response.status())) return Presence::kThere;
   if (!response.ok()) return BlameIfWrong(response.status());
-  if (response->status == 403) return Presence{Presence::kNotThere};
+  if (response->status == 403) return Presence::kNotThere;
   if (request.method == "HEAD" && RefusesMethod(response->status)) {
-    return Presence{Presence::kRefusesMethod};
+    return Presence::kRefusesMethod;
   }
   const std::string doing = request.method + " " + request.url;
   const absl::Status status = StatusFromHttp(*response, doing);
-  if (absl::IsNotFound(status)) return Presence{Presence::kNotThere};
+  if (absl::IsNotFound(status)) return Presence::kNotThere;
   if (!status.ok()) return BlameIfWrong(status);
   if (IsWebPage(*response)) return WebPageError(doing);
-  return Presence{Presence::kThere};
+  return Presence::kThere;
 }
 
 absl::StatusOr<std::vector<size_t>> HttpStore::Ask(
     std::string_view method, const std::vector<std::string>& keys,
     const std::vector<size_t>& indices, std::vector<bool>& there,
     const Cancellation& cancel) {
-  constexpr size_t kMaxGetBytes = 64 * 1024;
+  constexpr size_t kMaxGetBytes = 64 << 10;
   std::vector<HttpRequest> requests;
   requests.reserve(indices.size());
   for (size_t index : indices) {
@@ -198,10 +196,10 @@ absl::StatusOr<std::vector<size_t>> HttpStore::Ask(
   for (size_t i = 0; i < indices.size(); ++i) {
     NIXQ_ASSIGN_OR_RETURN(const Presence presence,
                           PresenceFrom(responses[i], requests[i]));
-    if (presence.answer == Presence::kRefusesMethod) {
+    if (presence == Presence::kRefusesMethod) {
       refused.push_back(indices[i]);
     }
-    there[indices[i]] = presence.answer == Presence::kThere;
+    there[indices[i]] = presence == Presence::kThere;
   }
   return refused;
 }

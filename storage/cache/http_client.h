@@ -40,7 +40,7 @@ struct HttpRequest {
   std::string url;
   std::vector<std::string> headers;  // "Name: value"
   std::string_view body;             // must outlive the request
-  size_t max_response_bytes = 4 * 1024 * 1024;
+  size_t max_response_bytes = 4 << 20;
 };
 
 struct HttpResponse {

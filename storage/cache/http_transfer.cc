@@ -15,8 +15,8 @@ namespace {
 
 // An error page is for people: its beginning is kept, and a server that goes
 // on and on is hung up on.
-constexpr size_t kKeptErrorBytes = 16 * 1024;
-constexpr size_t kMaxErrorBytes = 1024 * 1024;
+constexpr size_t kKeptErrorBytes = 16 << 10;
+constexpr size_t kMaxErrorBytes = 1 << 20;
 
 constexpr int kFirstError = 300;
 
@@ -101,7 +101,7 @@ void Completion::Wait() {
 
 absl::StatusOr<HttpCredentials> HttpCredentials::Load(
     const HttpOptions& options) {
-  constexpr size_t kMaxFileBytes = 1024 * 1024;
+  constexpr size_t kMaxFileBytes = 1 << 20;
   HttpCredentials credentials;
   if (!options.bearer_token_file.empty()) {
     const absl::StatusOr<std::string> text =

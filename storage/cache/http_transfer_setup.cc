@@ -20,7 +20,7 @@ constexpr int kUnsentBytes = 256 * 1024;
 // closing it just now, and then a request is lost on it.
 constexpr long kMaxIdleSeconds = 30;
 
-constexpr long kUploadBufferBytes = 128 * 1024;
+constexpr long kUploadBufferBytes = 128 << 10;
 
 int OnSocket(void* /*client*/, curl_socket_t socket, curlsocktype /*purpose*/) {
 #ifdef TCP_NOTSENT_LOWAT

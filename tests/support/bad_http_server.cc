@@ -186,8 +186,14 @@ class BadHttpServer::Connection {
   }
 
   // Waits for the client to go away.
-  void Hang() {
-    while (Fill()) input_.clear();
+  void Hang(bool deaf) {
+    if (deaf) {
+      pollfd fds[2] = {{fd_.get(), POLLRDHUP, 0},
+                       {server_.stop_read_.get(), POLLIN, 0}};
+      poll(fds, 2, -1);
+    } else {
+      while (Fill()) input_.clear();
+    }
     server_.NoteAbandoned();
   }
 
@@ -223,7 +229,7 @@ class BadHttpServer::Connection {
         return false;
       }
       case Fault::End::kHang:
-        Hang();
+        Hang(fault.deaf);
         return false;
     }
     return false;

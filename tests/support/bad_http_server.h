@@ -36,6 +36,9 @@ struct Fault {
   // nothing more until the client goes away.
   enum class End { kKeep, kClose, kReset, kHang } end = End::kClose;
 
+  // With kHang: does not read either, so that the client cannot go on sending.
+  bool deaf = false;
+
   static Fault Answer(int status, std::vector<std::string> headers = {});
   static Fault ResetAfter(size_t body_bytes);
   static Fault Hang();

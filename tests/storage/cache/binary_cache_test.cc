@@ -27,7 +27,6 @@ namespace {
 
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
-using ::testing::Not;
 
 // Bytes that do not compress, so that files at the target are as large as what
 // was sent.
@@ -298,8 +297,7 @@ class CorruptPathTest
 TEST_P(CorruptPathTest, IsDataLossAndNothingIsVisible) {
   BinaryCache cache(Options(std::get<1>(GetParam())), std::move(blobs_));
   for (size_t size : {size_t{1000}, size_t{3000000}, size_t{20000000}}) {
-    const PathInfo good = store_.Add("good", Noise(size));
-    PathInfo flipped = good;
+    const PathInfo flipped = store_.Add("flipped", Noise(size));
     store_.FlipLastByte(flipped);
     PathInfo shorter = store_.Add("shorter", Noise(size));
     shorter.nar_size_bytes -= 8;

@@ -205,6 +205,7 @@ TEST_P(BlobStoreTest, ExistAnswersInOrder) {
 TEST_P(BlobStoreTest, ExistTakesThousands) {
   ASSERT_TRUE(Put("key2999", "1").ok());
   std::vector<std::string> keys;
+  keys.reserve(3000);
   for (int i = 0; i < 3000; ++i) keys.push_back(absl::StrFormat("key%d", i));
   const auto there = store().Exist(keys, cancel_);
   ASSERT_TRUE(there.ok()) << there.status();
@@ -212,7 +213,7 @@ TEST_P(BlobStoreTest, ExistTakesThousands) {
 }
 
 TEST_P(BlobStoreTest, StreamsOfKnownAndUnknownSizeArrive) {
-  const std::string bytes = Pattern(5 * 1000 * 1000 + 7);
+  const std::string bytes = Pattern(5000007);
   for (const auto size :
        {std::optional<uint64_t>(), std::optional<uint64_t>(bytes.size())}) {
     auto writer = StartPut("nar/big", size);
@@ -229,7 +230,7 @@ TEST_P(BlobStoreTest, StreamsOfKnownAndUnknownSizeArrive) {
 }
 
 TEST_P(BlobStoreTest, NothingIsVisibleWithoutCommit) {
-  const std::string bytes = Pattern(3 * 1000 * 1000);
+  const std::string bytes = Pattern(3000000);
   for (const auto size :
        {std::optional<uint64_t>(), std::optional<uint64_t>(bytes.size())}) {
     auto writer = StartPut("nar/gone", size);
@@ -270,6 +271,7 @@ TEST_P(BlobStoreTest, CancelledIsCancelled) {
 
 TEST_P(BlobStoreTest, TwoHundredPutsAtOnce) {
   std::vector<std::thread> threads;
+  threads.reserve(200);
   for (int i = 0; i < 200; ++i) {
     threads.emplace_back([this, i] {
       const absl::Status put = Put(absl::StrFormat("nar/%d", i),
@@ -286,6 +288,7 @@ TEST_P(BlobStoreTest, TwoHundredPutsAtOnce) {
 
 TEST_P(BlobStoreTest, ManyWritersOfOneKeyLeaveOneOfTheirs) {
   std::vector<std::thread> threads;
+  threads.reserve(16);
   for (int i = 0; i < 16; ++i) {
     threads.emplace_back([this, i] {
       const std::string bytes(200000, static_cast<char>('a' + i));

@@ -13,7 +13,7 @@
 namespace nixq {
 namespace {
 
-constexpr size_t kMaxPieceBytes = 128 * 1024;
+constexpr size_t kMaxPieceBytes = 128 << 10;
 
 // Text-like and random stretches, so that there is something to find and
 // something that cannot be compressed.
@@ -95,7 +95,7 @@ TEST_P(CompressTest, RoundTripsThroughTheProgram) {
                       size_t{700001}, size_t{5000000}}) {
     const std::string bytes = Input(size, 1);
     const auto compressed =
-        Compress(settings(), bytes, 256 * 1024, GetParam().threads);
+        Compress(settings(), bytes, 256 << 10, GetParam().threads);
     ASSERT_TRUE(compressed.ok()) << compressed.status();
     EXPECT_TRUE(Decompress(GetParam().method, *compressed) == bytes) << size;
   }

@@ -117,6 +117,7 @@ TEST_F(DirectoryStoreTest, TwoWritersWhoDrawTheSameNamesDoNotMeet) {
   auto first = OpenDirectoryStore(cache_, random);
   ASSERT_TRUE(first.ok());
   std::vector<std::thread> threads;
+  threads.reserve(2);
   for (int i = 0; i < 2; ++i) {
     threads.emplace_back([&, i] {
       for (int j = 0; j < 20; ++j) {

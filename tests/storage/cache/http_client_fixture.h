@@ -38,7 +38,7 @@ class HttpClientTest : public testing::Test {
   }
   // Appends until an error comes, at most 256 MiB.
   static absl::Status AppendForever(HttpUpload& upload) {
-    const std::string piece(128 * 1024, 'x');
+    const std::string piece(128 << 10, 'x');
     for (int i = 0; i < 2048; ++i) {
       NIXQ_RETURN_IF_ERROR(upload.Append(piece));
     }
