@@ -73,6 +73,10 @@ void Daemon::FinishPlan(int64_t target_id, absl::Time started,
                                  {"code", CodeName(plan.status.code())},
                                  {"why", std::string(plan.status.message())}});
   }
+  // What was shown while this plan was made need not be sent again.
+  std::erase_if(plan.missing_references, [&](const PathInfo& info) {
+    return TargetOf(target_id).known().Contains(info.path, now);
+  });
   std::vector<Queue::ReferenceClaim> claims;
   if (plan.status.ok() && !plan.missing_references.empty()) {
     std::vector<NewPath> references;

@@ -94,6 +94,11 @@ std::optional<absl::Duration> ParseRetryAfter(const std::string& value,
 
 absl::Status StatusFromHttp(const HttpResponse& response,
                             std::string_view doing) {
+  // A connection that ends before a status line has come is no answer.
+  if (response.status < 100) {
+    return absl::UnavailableError(std::string(doing) +
+                                  ": the server hung up without an answer");
+  }
   const absl::StatusCode code = CodeOf(response);
   if (code == absl::StatusCode::kOk) return absl::OkStatus();
   std::string message = absl::StrFormat("%s: the server answered %d",

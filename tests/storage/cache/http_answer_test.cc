@@ -135,5 +135,9 @@ TEST(HttpUrlTest, ShowsNoSecrets) {
   EXPECT_EQ(ShownUrl("https://h/@x"), "https://h/@x");
 }
 
+TEST(StatusFromHttpTest, NoStatusIsNoAnswer) {
+  EXPECT_TRUE(absl::IsUnavailable(StatusFromHttp(HttpResponse{}, "GET x")));
+}
+
 }  // namespace
 }  // namespace nixq
