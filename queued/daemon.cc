@@ -8,6 +8,7 @@
 #include "absl/strings/str_format.h"
 #include "queued/prune.h"
 #include "queued/sockets.h"
+#include "storage/base/process.h"
 #include "storage/base/status.h"
 
 namespace nixq {
@@ -31,6 +32,11 @@ absl::StatusOr<std::unique_ptr<Daemon>> Daemon::Start(Config config,
   QueueOptions options;
   options.state_dir = config.state_dir;
   options.clock = &parts.clock;
+  if (!config.reader_group.empty()) {
+    absl::StatusOr<gid_t> group = GroupNumber(config.reader_group);
+    if (!group.ok()) return Annotate(group.status(), "reader-group");
+    options.reader_gid = *group;
+  }
   absl::StatusOr<Queue> queue = Queue::Open(options);
   if (!queue.ok()) return Annotate(queue.status(), "queue");
   std::optional<GcRoots> roots;

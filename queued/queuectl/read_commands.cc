@@ -193,18 +193,35 @@ int RunStatus(const Context& context) {
   return kExitOk;
 }
 
-int RunList(const Context& context, const ListArguments& arguments) {
+namespace {
+
+// Jobs in the states asked for: one, or all that are not done.
+absl::StatusOr<std::vector<JobRow>> ListJobs(const Context& context,
+                                             const ListArguments& arguments) {
+  NIXQ_ASSIGN_OR_RETURN(Report report, context.OpenReport());
   JobFilter filter;
-  filter.limit = arguments.limit;
   filter.older_than = arguments.older_than;
   if (!arguments.target.empty()) filter.target = arguments.target;
-  for (JobState state : {JobState::kQueued, JobState::kSending, JobState::kDone,
-                         JobState::kParked}) {
-    if (arguments.state == Name(state)) filter.state = state;
+  std::vector<JobRow> jobs;
+  for (JobState state : {JobState::kSending, JobState::kQueued,
+                         JobState::kParked, JobState::kDone}) {
+    const bool wanted = arguments.state.empty()
+                            ? state != JobState::kDone
+                            : arguments.state == Name(state);
+    if (!wanted || jobs.size() >= arguments.limit) continue;
+    filter.state = state;
+    filter.limit = arguments.limit - jobs.size();
+    NIXQ_ASSIGN_OR_RETURN(std::vector<JobRow> found, report.Jobs(filter));
+    jobs.insert(jobs.end(), std::make_move_iterator(found.begin()),
+                std::make_move_iterator(found.end()));
   }
-  absl::StatusOr<Report> report = context.OpenReport();
-  if (!report.ok()) return Complain(report.status());
-  absl::StatusOr<std::vector<JobRow>> jobs = report->Jobs(filter);
+  return jobs;
+}
+
+}  // namespace
+
+int RunList(const Context& context, const ListArguments& arguments) {
+  absl::StatusOr<std::vector<JobRow>> jobs = ListJobs(context, arguments);
   if (!jobs.ok()) return Complain(jobs.status());
   if (context.json()) {
     json list = json::array();

@@ -1,10 +1,12 @@
 #include "storage/base/process.h"
 
 #include <fcntl.h>
+#include <grp.h>
 #include <sys/file.h>
 #include <sys/resource.h>
 
 #include <cerrno>
+#include <vector>
 #ifdef __GLIBC__
 #include <malloc.h>
 #endif
@@ -22,6 +24,22 @@ void ReturnFreedMemory() {
 #ifdef __GLIBC__
   malloc_trim(0);
 #endif
+}
+
+absl::StatusOr<gid_t> GroupNumber(const std::string& name) {
+  constexpr size_t kLargestEntry = 1 << 20;
+  group entry = {};
+  group* found = nullptr;
+  std::vector<char> buffer(4096);
+  int error = 0;
+  while ((error = getgrnam_r(name.c_str(), &entry, buffer.data(), buffer.size(),
+                             &found)) == ERANGE &&
+         buffer.size() < kLargestEntry) {
+    buffer.resize(buffer.size() * 2);
+  }
+  if (found != nullptr) return found->gr_gid;
+  if (error != 0) return ErrnoError(error, "look up group " + name);
+  return absl::NotFoundError("there is no group " + name);
 }
 
 absl::StatusOr<UniqueFd> LockFile(const std::string& file) {

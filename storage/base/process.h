@@ -1,6 +1,8 @@
 // What a process says about itself to the kernel and to the allocator.
 #pragma once
 
+#include <sys/types.h>
+
 #include <string>
 
 #include "absl/status/statusor.h"
@@ -13,6 +15,9 @@ void DisableCoreDumps();
 
 // Gives freed memory back to the system, where the allocator can.
 void ReturnFreedMemory();
+
+// The number of a group. NOT_FOUND: there is none of that name.
+absl::StatusOr<gid_t> GroupNumber(const std::string& name);
 
 // Takes `file` (created with mode 0600) as a lock of this process, until the
 // descriptor goes. Never waits. FAILED_PRECONDITION: another process has it.
