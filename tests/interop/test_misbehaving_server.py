@@ -85,10 +85,10 @@ class MisbehavingServer(world.WorldTest):
             self.server.fault = faults
             paths = self.build()
             if parks:
-                self.queue.wait(code=None)
+                self.queue.wait(limit=30, code=None)
                 self.server.fault = lambda request: None
                 self.queue.ctl("retry", "--parked")
-            self.queue.wait()
+            self.queue.wait(limit=30)
             self.server.fault = lambda request: None
             self.assertGreater(faults.fired, 0, "the fault never happened")
             self.assert_whole(self.server.cache, paths)

@@ -57,7 +57,7 @@ class Away(world.WorldTest):
                             "a failure")
         self.assertFalse(os.path.exists(mount))
         os.mkdir(mount)
-        queue.ctl("retry", paths[0])
+        queue.ctl("resume", "nfs")
         queue.wait()
         self.assert_whole(cache, paths)
 

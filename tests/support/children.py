@@ -47,8 +47,8 @@ class Child:
         self.log_file = log_file
         with open(log_file, "ab") as log:
             self.process = subprocess.Popen(
-                DIE_WITH_US + self.argv, env=environment, stdin=subprocess.DEVNULL,
-                stdout=log, stderr=subprocess.STDOUT, cwd="/",
+                DIE_WITH_US + self.argv, env=environment, cwd="/",
+                stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
                 start_new_session=True, pass_fds=pass_fds)
 
     @property
