@@ -286,6 +286,7 @@ void Daemon::Tick(absl::Time now) {
     Prune(now);
   }
   Say("checkpoint", queue_.Checkpoint());
+  if (scheduler_.Idle()) ReturnFreedMemory();
 }
 
 std::string Daemon::StatusLine() const {

@@ -4,9 +4,9 @@
 
 namespace nixq {
 
-bool UploadGraph::Add(ClaimedJob job, PathInfo info) {
+bool UploadGraph::Add(const ClaimedJob& job, const PathInfo& info) {
   const StorePath path = info.path;
-  auto [it, added] = nodes_.try_emplace(path, std::move(job), std::move(info));
+  auto [it, added] = nodes_.try_emplace(path, job, info);
   if (!added) return false;
   Node& node = it->second;
   for (const StorePath& reference : node.info.references) {

@@ -38,7 +38,7 @@ class UploadGraph {
 
   // Adds a path; edges are made to all references and referrers that are in
   // the graph. A path that is there already is left as it is (false).
-  bool Add(ClaimedJob job, PathInfo info);
+  bool Add(const ClaimedJob& job, const PathInfo& info);
 
   // The largest waiting NAR (of at most `at_most_bytes`, if given), which
   // becomes kSending.

@@ -252,7 +252,7 @@ void Scheduler::AddMissing(
           path,
           Target::Batched{std::move(missing.job), std::move(missing.info)});
     } else {
-      target.graph.Add(std::move(missing.job), std::move(missing.info));
+      target.graph.Add(missing.job, missing.info);
     }
   }
 }

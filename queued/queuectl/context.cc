@@ -79,14 +79,15 @@ int Complain(const absl::Status& status) {
 }
 
 std::string HumanDuration(absl::Duration duration) {
+  constexpr int64_t kHour = 3600;
   const int64_t seconds = absl::ToInt64Seconds(duration);
   if (seconds < 1) {
     return absl::StrFormat("%d ms", absl::ToInt64Milliseconds(duration));
   }
   if (seconds < 120) return absl::StrFormat("%d s", seconds);
-  if (seconds < 120 * 60) return absl::StrFormat("%d min", seconds / 60);
-  if (seconds < 48 * 3600) return absl::StrFormat("%d h", seconds / 3600);
-  return absl::StrFormat("%d d", seconds / 86400);
+  if (seconds < 2 * kHour) return absl::StrFormat("%d min", seconds / 60);
+  if (seconds < 48 * kHour) return absl::StrFormat("%d h", seconds / kHour);
+  return absl::StrFormat("%d d", seconds / (24 * kHour));
 }
 
 std::string HumanTime(absl::Time time) {

@@ -67,7 +67,7 @@ class GarbageCollection(world.WorldTest):
         self.assertFalse(self.nix.valid(litter), "no garbage was collected")
         self.assertEqual([], self.cache.narinfo_keys())
         missing = [path for path in paths if not self.nix.valid(path)]
-        self.assertEqual([], missing)
+        self.assertEqual([], missing, self.queue.log_tail())
         self.queue.ctl("resume", "c")
         self.queue.wait()
         # Also afterwards: they are pinned.
