@@ -14,7 +14,7 @@
 namespace nixq {
 namespace {
 
-constexpr size_t kLargestStatus = 16 * 1024 * 1024;
+constexpr size_t kLargestStatus = size_t{16} << 20;
 
 int64_t Millis(absl::Time time) { return absl::ToUnixMillis(time); }
 

@@ -233,7 +233,8 @@ int RunList(const Context& context, const ListArguments& arguments) {
   for (const JobRow& job : *jobs) {
     std::string what = job.error_text;
     if (job.state == JobState::kDone) {
-      what = std::string(Name(job.outcome)) + (what.empty() ? "" : ": " + what);
+      what.insert(0, what.empty() ? "" : ": ");
+      what.insert(0, Name(job.outcome));
     }
     rows.push_back({std::string(Name(job.state)), job.target,
                     absl::StrFormat("%d", job.attempts),
