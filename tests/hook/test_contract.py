@@ -395,6 +395,10 @@ class Process(HookTest):
             DRV_PATH=drv, prefix=("prlimit", "--fsize=4096", "--"))
         self.assert_silent(result)  # a spool file is small enough
         self.assertEqual(self.spooled_paths(), [output])
+        if "thread" in os.environ.get("NIXQ_SANITIZE", ""):
+            note("no file at all is not tested: the thread sanitizer itself "
+                 "wants to write one before the hook begins")
+            return
         result = self.run_hook(
             DRV_PATH=drv, prefix=("prlimit", "--fsize=0", "--"))
         self.assertEqual((result.code, len(result.lines)), (0, 2), result)
