@@ -1,8 +1,9 @@
 """Uploading to nginx on loopback, beside `nix copy` of the same paths.
 
-Each figure is the time from the command that names the paths to the moment
-that the last narinfo is there, in a cache that was empty, with every other
-cache of the client cold; the median of several runs, taken in turns.
+The paths are in the queue, as hooks leave them while the daemon is down; each
+figure is the time from the start of the daemon, or of `nix copy`, to the end
+of the last upload, with every cache of the client cold: the median of several
+runs, taken in turns.
 """
 
 import os
@@ -75,12 +76,6 @@ def add_trees(nix):
     return paths, size
 
 
-def last_narinfo(directory):
-    """When the newest narinfo was published, by the file system's clock."""
-    return max(entry.stat().st_mtime for entry in os.scandir(directory)
-               if entry.name.endswith(".narinfo"))
-
-
 class Uploads:
 
     def __init__(self, base):
@@ -105,10 +100,9 @@ class Uploads:
             self.place(), self.nix, [{"url": server.url}],
             {"": {"log-level": "warning"}}, key_files=[self.key])
         try:
-            queue.start()
-            queue.wait_for_rows("SELECT 1 FROM targets", "the target")
-            started = time.time()
             queue.ctl("add", "--closure", *paths, limit=600)
+            started = time.time()
+            queue.start()
             queue.wait(limit=1800)
             # To the last row: for a cache that has everything there is no
             # new narinfo.
@@ -121,6 +115,8 @@ class Uploads:
             return ended - started, peak
         finally:
             queue.end()
+            # The next daemon must not find them and begin by itself.
+            private_nix.remove_tree(self.nix.roots_dir)
 
     def time_nix_copy(self, paths, server):
         started = time.time()
