@@ -5,6 +5,7 @@
 #include <CLI/CLI.hpp>
 #include <cstdio>
 #include <cstdlib>
+#include <exception>
 #include <string>
 
 #include "queued/config.h"
@@ -140,4 +141,12 @@ int Main(int argc, char** argv) {
 }  // namespace
 }  // namespace nixq
 
-int main(int argc, char** argv) { return nixq::Main(argc, argv); }
+int main(int argc, char** argv) {
+  // The command line parser throws; nothing else of ours does.
+  try {
+    return nixq::Main(argc, argv);
+  } catch (const std::exception& error) {
+    fprintf(stderr, "queued: %s\n", error.what());
+    return EXIT_FAILURE;
+  }
+}

@@ -49,7 +49,7 @@ absl::Status Signer::Sign(const std::vector<PathInfo*>& infos) {
     added.emplace_back(info->path, std::move(fresh));
   }
   if (added.empty()) return absl::OkStatus();
-  const absl::Status status = store_.AddSignatures(added);
+  absl::Status status = store_.AddSignatures(added);
   if (absl::IsPermissionDenied(status)) {
     if (!refusal_said_.exchange(true)) {
       log_.Warning("store-not-signed",

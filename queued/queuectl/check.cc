@@ -199,7 +199,7 @@ absl::StatusOr<std::string> ConfiguredHook(const Context& context) {
     options.environment =
         ChildEnvironment(context.config(), context.surroundings());
     options.total_limit = kNixLimit;
-    options.max_output_bytes = 1024 * 1024;
+    options.max_output_bytes = size_t{1} << 20;
     absl::StatusOr<SubprocessResult> result = RunSubprocess(options, never);
     if (!result.ok()) return result.status();
     if (result->exit_code != 0) {

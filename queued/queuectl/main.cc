@@ -1,6 +1,8 @@
 // queuectl: the command line.
 #include <CLI/CLI.hpp>
 #include <cstdio>
+#include <cstdlib>
+#include <exception>
 #include <functional>
 #include <string>
 
@@ -197,4 +199,12 @@ int Main(int argc, char** argv) {
 }  // namespace
 }  // namespace nixq
 
-int main(int argc, char** argv) { return nixq::Main(argc, argv); }
+int main(int argc, char** argv) {
+  // The command line parser throws; nothing else of ours does.
+  try {
+    return nixq::Main(argc, argv);
+  } catch (const std::exception& error) {
+    fprintf(stderr, "queuectl: %s\n", error.what());
+    return EXIT_FAILURE;
+  }
+}
