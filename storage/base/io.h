@@ -5,12 +5,12 @@
 // folder knows. All functions block on the file system and are thread-safe.
 #pragma once
 
+#include <sys/types.h>
+
 #include <cstddef>
 #include <string>
 #include <string_view>
 #include <vector>
-
-#include <sys/types.h>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -46,8 +46,7 @@ class UniqueFd {
 
 // The whole file, or OUT_OF_RANGE if it is longer than `max_bytes`.
 // Not for special files: a FIFO or device is INVALID_ARGUMENT, unopened.
-absl::StatusOr<std::string> ReadFile(const std::string& path,
-                                     size_t max_bytes);
+absl::StatusOr<std::string> ReadFile(const std::string& path, size_t max_bytes);
 
 // Writes all bytes, however many calls that takes.
 absl::Status WriteAll(int fd, std::string_view bytes);

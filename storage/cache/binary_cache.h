@@ -24,7 +24,7 @@ struct BinaryCacheOptions {
   CompressionSettings compression;
   int priority = 40;  // of the nix-cache-info that we create
   bool want_mass_query = true;
-  int threads = 1;    // for one large NAR
+  int threads = 1;  // for one large NAR
 };
 
 // Bytes of NAR read so far, for people; the sender reads it at any time.
@@ -46,8 +46,8 @@ class BinaryCache {
   absl::Status CheckWritable(const Cancellation& cancel);
 
   // Which of these paths have a narinfo.
-  absl::StatusOr<std::vector<bool>> Present(
-      const std::vector<StorePath>& paths, const Cancellation& cancel);
+  absl::StatusOr<std::vector<bool>> Present(const std::vector<StorePath>& paths,
+                                            const Cancellation& cancel);
 
   // Reads the path's files once, as NAR: hashed, compressed, hashed, sent to
   // nar/<narhash>.nar<ext>. Commits only if hash and size are what

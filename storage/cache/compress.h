@@ -38,7 +38,6 @@ class Compressor {
 // `size_hint_bytes` sizes windows and decides nothing else; `threads` above 1
 // lets zstd use that many. INVALID_ARGUMENT for a level out of range.
 absl::StatusOr<std::unique_ptr<Compressor>> MakeCompressor(
-    const CompressionSettings& settings, uint64_t size_hint_bytes,
-    int threads);
+    const CompressionSettings& settings, uint64_t size_hint_bytes, int threads);
 
 }  // namespace nixq

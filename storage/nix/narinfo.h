@@ -12,9 +12,9 @@
 namespace nixq {
 
 struct NarInfo {
-  PathInfo info;  // `ultimate` and `registration_time` are not written
-  std::string url;            // "nar/<narhash>.nar.zst"
-  std::string compression;    // "zstd", "xz", "none", as Nix names them
+  PathInfo info;    // `ultimate` and `registration_time` are not written
+  std::string url;  // "nar/<narhash>.nar.zst"
+  std::string compression;  // "zstd", "xz", "none", as Nix names them
   std::optional<Sha256Digest> file_hash;
   uint64_t file_size_bytes = 0;  // 0: unknown
 };
