@@ -80,11 +80,14 @@ class GarbageCollection(world.WorldTest):
         self.queue.tables["roots"]["systems"] = ["no-system"]
         self.queue.write_config()
         self.queue.start()
-        stop = self.start_collecting()
+        self.queue.wait_for_rows("SELECT 1 FROM targets", "the target's row")
+        self.queue.ctl("pause", "c")
         built = []
         for number in range(ROUNDS):
             built += self.nix.build(private_nix.chain(
                 f"c{number}", 3, f"{self.salt}{number}"))
+        stop = self.start_collecting()
+        self.queue.ctl("resume", "c")
         self.queue.wait()
         stop()
         self.assertIsNone(self.error)
