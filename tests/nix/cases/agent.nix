@@ -1,0 +1,4 @@
+# Configurations of services.nix-queued.
+{
+  absent.module = { };
+}
