@@ -1,0 +1,51 @@
+# Options under a second name.
+lib:
+let
+  inherit (lib) attrByPath optional setAttrByPath showOption;
+
+  alias = { from, to, warning ? null }: { config, options, ... }:
+    let
+      old = attrByPath from (throw "no ${showOption from}") options;
+      new = attrByPath to (throw "no ${showOption to}") options;
+    in
+    {
+      options = setAttrByPath from (lib.mkOption {
+        inherit (new) type;
+        description = "Alias of {option}`${showOption to}`.";
+        visible = false;
+        apply = _: attrByPath to null config;
+      });
+      config = lib.mkMerge (
+        [
+          (setAttrByPath to (lib.mkMerge (map
+            (d: lib.mkOverride d.priority (lib.mkOrder d.order d.value))
+            old.definitions)))
+        ]
+        ++ optional (warning != null) {
+          warnings = optional old.isDefined warning;
+        });
+    };
+in
+{
+  mkAliasOptionModule = from: to: alias { inherit from to; };
+
+  mkRenamedOptionModule = from: to: alias {
+    inherit from to;
+    warning = "The option `${showOption from}' has been renamed to `${showOption to}'.";
+  };
+
+  mkRemovedOptionModule = path: why: { options, ... }: {
+    options = setAttrByPath path (lib.mkOption {
+      visible = false;
+      apply = _: throw "The option `${showOption path}' can no longer be used. ${why}";
+    });
+    config.assertions =
+      let option = attrByPath path null options; in
+      [
+        {
+          assertion = !option.isDefined;
+          message = "The option `${showOption path}' can no longer be used. ${why}";
+        }
+      ];
+  };
+}
