@@ -1,0 +1,5 @@
+# services.nix-builder.client on NixOS.
+{
+  _class = "nixos";
+  imports = [ ./settings.nix ];
+}
