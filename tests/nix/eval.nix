@@ -61,8 +61,10 @@ let
     emulatedSystems = config.boot.binfmt.emulatedSystems;
   };
   ofDarwin = {
-    launchd = config.launchd.daemons;
-    activation = config.system.activationScripts;
+    plists = render.plists config;
+    # What is done after users are made and before daemons are loaded.
+    activation = (config.system.activationScripts.launchd or { text = ""; }).text;
+    inherit (config.users) knownUsers knownGroups;
   };
 in
 {

@@ -72,6 +72,18 @@ let
   setting = v:
     if lib.isList v then lib.concatMapStringsSep " " value v else value v;
 
+  # A property list. null is what was not said.
+  plist = v:
+    if lib.isBool v then "<${lib.boolToString v}/>"
+    else if lib.isInt v then "<integer>${toString v}</integer>"
+    else if lib.isList v then "<array>${lib.concatMapStrings plist v}</array>"
+    else if lib.isAttrs v && !(lib.isDerivation v) then
+      "<dict>${lib.concatStrings (lib.mapAttrsToList plistEntry v)}</dict>"
+    else "<string>${escapeXml (toString v)}</string>";
+  plistEntry = key: v:
+    lib.optionalString (v != null) "<key>${escapeXml key}</key>${plist v}";
+  escapeXml = lib.replaceStrings [ "&" "<" ">" ] [ "&amp;" "&lt;" "&gt;" ];
+
   tmpfile = path: type: a: lib.concatStringsSep " "
     [ type path a.mode a.user a.group a.age a.argument ];
 in
@@ -80,6 +92,16 @@ in
     ofKind "service" service systemd.services
     // ofKind "socket" socket systemd.sockets
     // ofKind "timer" timer systemd.timers;
+
+  # The real nix-darwin has written them itself.
+  plists = config:
+    if config.environment ? launchDaemons then
+      lib.mapAttrs (_: file: file.text) config.environment.launchDaemons
+    else
+      lib.mapAttrs' (_: daemon: lib.nameValuePair
+        "${daemon.serviceConfig.Label}.plist"
+        "<plist version=\"1.0\">${plist daemon.serviceConfig}</plist>")
+        config.launchd.daemons;
 
   nixConf = settings: lib.concatStrings (lib.mapAttrsToList
     (key: v: lib.optionalString (v != null) "${key} = ${setting v}\n") settings);

@@ -15,7 +15,11 @@ let
         + showAll ds);
 in
 rec {
-  showOption = lib.concatStringsSep ".";
+  showOption = lib.concatMapStringsSep "." (name:
+    if builtins.match "[a-zA-Z_][a-zA-Z0-9_'-]*|\\*|<name>|\\[entry .*" name != null then
+      name
+    else
+      toJSON name);
 
   # The value of an option of `type`; `ds` are all its definitions.
   mergeDefinitions = loc: type: ds:

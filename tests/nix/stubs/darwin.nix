@@ -63,7 +63,7 @@ let
       KeepAlive = optional (types.either types.bool keepAlive);
       RunAtLoad = optional types.bool;
       WorkingDirectory = optional types.str;
-      Umask = optional (types.either types.int types.str);
+      Umask = optional types.int;
       ExitTimeOut = optional types.int;
       ThrottleInterval = optional types.int;
       StartInterval = optional types.int;

@@ -144,4 +144,6 @@ in
       };
     };
   };
+
+  config.users.groups.wheel = { };
 }

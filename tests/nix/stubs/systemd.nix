@@ -47,11 +47,11 @@ let
     startLimitIntervalSec = optionalInt;
   };
 
-  oneOf = allowed: v: !builtins.isString v || lib.elem v allowed;
+  among = allowed: v: !builtins.isString v || lib.elem v allowed;
   serviceConfig = types.addCheck (types.attrsOf directive) (c:
-    oneOf [ "exec" "simple" "forking" "oneshot" "dbus" "notify" "notify-reload" "idle" ]
+    among [ "exec" "simple" "forking" "oneshot" "dbus" "notify" "notify-reload" "idle" ]
       (c.Type or null)
-    && oneOf [ "no" "on-success" "on-failure" "on-abnormal" "on-abort" "on-watchdog" "always" ]
+    && among [ "no" "on-success" "on-failure" "on-abnormal" "on-abort" "on-watchdog" "always" ]
       (c.Restart or null));
 
   script = name: suffix: text:
