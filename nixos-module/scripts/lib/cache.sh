@@ -218,7 +218,8 @@ look_for_path() {
     return 0
   fi
   if ! grep -q 'is untrusted' "$scratch/said"; then
-    bad "$check" "$base: $(<"$scratch/said")" "curl $(narinfo_url "$url" "$path")"
+    bad "$check" "$base: $(<"$scratch/said")" \
+      "curl $(narinfo_url "$url" "$path")"
     return 2
   fi
   if [[ -z $signers ]]; then
