@@ -16,6 +16,7 @@
 #include "storage/base/io.h"
 #include "storage/base/status.h"
 #include "storage/base/text.h"
+#include "storage/nix/collector.h"
 #include "storage/nix/gc_roots.h"
 #include "storage/queue/spool.h"
 
@@ -57,22 +58,33 @@ void Hold(const HookSettings& settings, const BuildOutputs& outputs,
     return;
   }
   Complaints complaints;
-  size_t made = 0;
+  std::vector<StorePath> rooted;
+  size_t tried = 0;
   size_t late = 0;
   for (const auto* paths : {&outputs.named, &outputs.told_by_drv}) {
     for (const StorePath& path : *paths) {
-      if (made >= kRootsAtAnyTime && steady_clock::now() >= deadline) {
+      if (tried >= kRootsAtAnyTime && steady_clock::now() >= deadline) {
         ++late;
         continue;
       }
       absl::Status held = roots->Hold(path);
-      ++made;
-      if (!held.ok()) complaints.Add("no GC root: " + Message(held));
+      ++tried;
+      if (held.ok()) {
+        rooted.push_back(path);
+      } else {
+        complaints.Add("no GC root: " + Message(held));
+      }
     }
   }
   if (late > 0) {
     complaints.Add(absl::StrFormat(
         "no GC root for %d paths: there was no time left", late));
+  }
+  absl::Duration left = absl::FromChrono(deadline - steady_clock::now());
+  absl::Status told = TellCollector(settings.nix_state_dir, settings.store_dir,
+                                    rooted, std::max(left, kLeastLockWait));
+  if (!told.ok()) {
+    complaints.Add("this collection may miss the GC roots: " + Message(told));
   }
   for (const std::string& line : complaints.Lines()) {
     notes.Say(NoteKind::kWarning, line);

@@ -38,15 +38,19 @@ absl::StatusOr<std::string> StateDirectory(const EnvironmentLookup& lookup,
       "no state directory: set NIX_QUEUED_STATE_DIR or HOME");
 }
 
-absl::StatusOr<std::string> RootsDirectory(const EnvironmentLookup& lookup) {
+absl::StatusOr<std::string> NixStateDirectory(const EnvironmentLookup& lookup) {
+  if (std::string_view given = lookup("NIX_STATE_DIR"); !given.empty()) {
+    return Directory("NIX_STATE_DIR", given);
+  }
+  return std::string("/nix/var/nix");
+}
+
+absl::StatusOr<std::string> RootsDirectory(const EnvironmentLookup& lookup,
+                                           const std::string& nix_state_dir) {
   if (std::string_view given = lookup("NIX_QUEUED_ROOTS_DIR"); !given.empty()) {
     return Directory("NIX_QUEUED_ROOTS_DIR", given);
   }
-  std::string_view nix_state = lookup("NIX_STATE_DIR");
-  if (nix_state.empty()) nix_state = "/nix/var/nix";
-  NIXQ_ASSIGN_OR_RETURN(std::string directory,
-                        Directory("NIX_STATE_DIR", nix_state));
-  return directory + "/gcroots/arm-cache";
+  return nix_state_dir + "/gcroots/arm-cache";
 }
 
 }  // namespace
@@ -63,12 +67,15 @@ absl::StatusOr<HookSettings> ReadHookSettings(const EnvironmentLookup& lookup,
                           Directory("NIX_QUEUED_REAL_STORE_DIR", given));
   }
   NIXQ_ASSIGN_OR_RETURN(std::string state_dir, StateDirectory(lookup, is_root));
-  NIXQ_ASSIGN_OR_RETURN(std::string roots_dir, RootsDirectory(lookup));
+  NIXQ_ASSIGN_OR_RETURN(std::string nix_state_dir, NixStateDirectory(lookup));
+  NIXQ_ASSIGN_OR_RETURN(std::string roots_dir,
+                        RootsDirectory(lookup, nix_state_dir));
   return HookSettings{
       .store_dir = std::move(store_dir),
       .real_store_dir = std::move(real_store_dir),
       .state_dir = std::move(state_dir),
       .roots_dir = std::move(roots_dir),
+      .nix_state_dir = std::move(nix_state_dir),
       .drv_path = std::string(lookup("DRV_PATH")),
       .out_paths = std::string(lookup("OUT_PATHS")),
   };

@@ -16,6 +16,7 @@ struct HookSettings {
   std::string real_store_dir;
   std::string state_dir;
   std::string roots_dir;
+  std::string nix_state_dir;
   std::string drv_path;   // as Nix gave it, unchecked
   std::string out_paths;  // as Nix gave it, unchecked
 };

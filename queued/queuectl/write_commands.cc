@@ -10,6 +10,7 @@
 #include "queued/status_socket.h"
 #include "storage/base/status.h"
 #include "storage/nix/closure.h"
+#include "storage/nix/collector.h"
 #include "storage/nix/gc_roots.h"
 #include "storage/queue/inbox.h"
 
@@ -19,6 +20,7 @@ namespace {
 constexpr absl::Duration kBusyTimeout = absl::Seconds(5);
 constexpr size_t kPathsAtOnce = 1000;
 constexpr size_t kLargestClosure = 1'000'000;
+constexpr absl::Duration kCollectorLimit = absl::Seconds(10);
 
 int Done(const Context& context, std::string_view verb, int64_t count,
          std::string_view what) {
@@ -42,6 +44,9 @@ absl::Status Enqueue(const Context& context, Store& store, GcRoots* roots,
     for (const StorePath& path : paths) {
       NIXQ_RETURN_IF_ERROR(roots->Hold(path));
     }
+    NIXQ_RETURN_IF_ERROR(TellCollector(context.config().nix_state_dir,
+                                       context.store_dir(), paths,
+                                       kCollectorLimit));
   }
   NIXQ_ASSIGN_OR_RETURN(std::vector<std::optional<PathInfo>> infos,
                         store.QueryPathInfos(paths));

@@ -14,13 +14,6 @@
 
 namespace nixq {
 
-// Connects to a Unix socket. Works for paths beyond the 108 bytes of a socket
-// address on Linux; elsewhere these are INVALID_ARGUMENT. A full backlog is
-// waited for, up to `limit`.
-absl::StatusOr<UniqueFd> ConnectUnixSocket(const std::string& path,
-                                           absl::Duration limit,
-                                           const Cancellation& cancel);
-
 // For one thread. The destructor hangs up; over stdio it ends the child.
 class DaemonSession {
  public:

@@ -1,8 +1,10 @@
 """Garbage collection running in a loop while paths wait for their targets."""
 
 import os
+import subprocess
 import sys
 import threading
+import time
 import unittest
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(
@@ -52,6 +54,7 @@ class GarbageCollection(world.WorldTest):
         self.queue.wait_for_rows("SELECT 1 FROM targets", "the target's row")
         self.queue.ctl("pause", "c")
         litter = self.nix.add_text("litter", self.salt)
+        stop = self.start_collecting()
         paths = []
         for number in range(ROUNDS):
             salt = f"{self.salt}{number}"
@@ -59,9 +62,10 @@ class GarbageCollection(world.WorldTest):
                 private_nix.multi_output(f"m{number}", salt))
             paths += self.nix.build(
                 f"[ ({private_nix.chain(f'c{number}', 3, salt)}) ] ++ {multi}")
-            # Begun after the hooks have exited: what a collection that began
-            # earlier may take is between it and Nix's temporary roots.
-            self.nix.collect_garbage()
+        before = self.collections
+        self.wait_until(lambda: self.collections >= before + 2 or self.error,
+                        "two more collections", limit=120)
+        self.assertIsNone(self.error)
         self.assertFalse(self.nix.valid(litter), "no garbage was collected")
         self.assertEqual([], self.cache.narinfo_keys())
         missing = [path for path in paths if not self.nix.valid(path)]
@@ -69,10 +73,44 @@ class GarbageCollection(world.WorldTest):
         self.queue.ctl("resume", "c")
         self.queue.wait()
         # Also afterwards: they are pinned.
-        self.nix.collect_garbage()
+        before = self.collections
+        self.wait_until(lambda: self.collections >= before + 2 or self.error,
+                        "two more collections", limit=120)
+        stop()
+        self.assertIsNone(self.error)
+        print(f"{self.collections} collections, {len(paths)} paths kept",
+              flush=True)
         self.assertEqual([], [path for path in paths
                               if not self.nix.valid(path)])
         self.assert_whole(self.cache, self.nix.closure(paths))
+
+    def test_a_root_made_after_the_roots_were_read(self):
+        """A collection reads permanent roots, then temporary ones. What ends
+        and begins in between is known to it only if the hook tells it."""
+        self.nix.stop_daemon()
+        self.nix.settings.pop("post-build-hook")
+        private_nix.write_nix_conf(self.nix.conf_dir, self.nix.settings)
+        kept, litter = self.nix.build("[ (%s) (%s) ]" % tuple(
+            private_nix.derivation(name, f"echo {self.salt} > $out")
+            for name in ("kept", "litter")))
+        derivation, = self.nix.lines(["nix-store", "-q", "--deriver", kept])
+        # The collector opens the temporary roots three seconds late.
+        collector = subprocess.Popen(
+            ["strace", "-f", "-qq", "-o", os.devnull,
+             "-P", os.path.join(self.nix.state_dir, "temproots"),
+             "-e", "inject=openat:delay_enter=3000000", "nix-store", "--gc"],
+            env=self.nix.environment, stderr=subprocess.PIPE, text=True)
+        self.addCleanup(collector.stderr.close)
+        self.addCleanup(collector.wait)
+        self.assertIn("finding garbage collector roots",
+                      collector.stderr.readline())
+        time.sleep(1)  # reading the permanent roots takes some milliseconds
+        hook = self.nix.run([queued.HOOK], DRV_PATH=derivation, OUT_PATHS=kept)
+        self.assertEqual("", hook.stderr)
+        self.assertIsNone(collector.poll(), "the collection was over too soon")
+        collector.communicate(timeout=120)
+        self.assertFalse(self.nix.valid(litter), "no garbage was collected")
+        self.assertTrue(self.nix.valid(kept))
 
     def test_while_uploads_and_the_pinning_of_some_systems_go_on(self):
         """Holds that end must end after the upload, never before."""
@@ -80,14 +118,11 @@ class GarbageCollection(world.WorldTest):
         self.queue.tables["roots"]["systems"] = ["no-system"]
         self.queue.write_config()
         self.queue.start()
-        self.queue.wait_for_rows("SELECT 1 FROM targets", "the target's row")
-        self.queue.ctl("pause", "c")
+        stop = self.start_collecting()
         built = []
         for number in range(ROUNDS):
             built += self.nix.build(private_nix.chain(
                 f"c{number}", 3, f"{self.salt}{number}"))
-        stop = self.start_collecting()
-        self.queue.ctl("resume", "c")
         self.queue.wait()
         stop()
         self.assertIsNone(self.error)

@@ -11,7 +11,7 @@ build_packages=(
 # shellcheck disable=SC2034
 test_packages=(
   libgtest-dev libgmock-dev nix-bin nginx-light openssh-server openssh-client
-  sqlite3 python3 zstd xz-utils curl procps
+  sqlite3 python3 zstd xz-utils curl procps strace
 )
 
 # install_missing PACKAGE...: on Debian and alike, installs those that are

@@ -14,7 +14,7 @@
 #include "storage/base/io.h"
 #include "storage/base/status.h"
 #include "storage/base/text.h"
-#include "storage/nix/daemon_session.h"
+#include "storage/base/unix_socket.h"
 
 namespace nixq {
 namespace {
