@@ -18,7 +18,7 @@ rec {
   # Says which store this is a cache of. A fixed answer: it is there with all
   # tiers down, and its priority is ours, not that of the local server.
   cacheInfo = { storeDir, priority, ... }: location "= /nix-cache-info" ''
-    if ($request_method = PUT) { return 403; }
+    if ($request_method !~ "^(GET|HEAD)$") { return 405; }
     default_type text/x-nix-cache-info;
     return 200 "StoreDir: ${storeDir}\nWantMassQuery: 1\nPriority: ${toString priority}\n";
   '';

@@ -77,7 +77,6 @@ let
     proxy_pass $nix_upstream$request_uri;
     proxy_http_version 1.1;
     proxy_set_header Connection "";
-    proxy_set_header Host ${upstream.authority};
     proxy_set_header Accept-Encoding "";
     ${tls}
     proxy_connect_timeout 5s;

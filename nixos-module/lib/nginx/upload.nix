@@ -25,7 +25,6 @@ in
     client_max_body_size 0;
     client_body_temp_path ${toString s.directory}/.tmp;
     client_body_timeout 300s;
-    if ($request_method !~ "^(GET|HEAD|PUT)$") { return 405; }
   ''
   + when (!s.allowOverwrite) ''
     set $nix_upload $request_method;

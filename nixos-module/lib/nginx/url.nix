@@ -14,8 +14,6 @@ else
   {
     scheme = part 0;
     host = part 1;
-    # As the Host header has it.
-    authority = part 1 + part 2;
     # As an upstream block has it.
     address = part 1 + (
       if part 3 != "" then part 2
