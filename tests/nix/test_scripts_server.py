@@ -117,6 +117,10 @@ class Status(ServerTest):
         self.assert_finding(report, "failed", "user " + name, "no such user",
                             "services.nix-builder.builder")
 
+    def test_a_cache_that_nobody_builds_on(self):
+        report = self.status("--no-builder", "--user", "nixq-nobody")
+        self.assertEqual([], report.about("user "))
+
     def test_a_user_who_is_not_trusted(self):
         self.configure(trusted_users="root @wheel")
         report = self.status(code=FAILED)
