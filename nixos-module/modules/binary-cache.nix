@@ -20,7 +20,7 @@ let
 in
 {
   _class = "nixos";
-  imports = builtins.filter builtins.pathExists [ ./utilities.nix ];
+  imports = [ ./utilities.nix ];
 
   options.services.nix-builder.binary-cache = {
     enable = lib.mkEnableOption "a local and several public binary caches";
@@ -117,8 +117,6 @@ in
     };
 
     # For cache-status.
-    services.nix-builder = lib.optionalAttrs (builtins.pathExists ./utilities.nix) {
-      utilities.enable = lib.mkDefault true;
-    };
+    services.nix-builder.utilities.enable = lib.mkDefault true;
   };
 }

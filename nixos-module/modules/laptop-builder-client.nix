@@ -17,7 +17,7 @@ let
 in
 {
   _class = "nixos";
-  imports = builtins.filter builtins.pathExists [ ./utilities.nix ];
+  imports = [ ./utilities.nix ];
 
   options.services.laptop-builder-client = {
     enable = lib.mkEnableOption "building on a desktop that is not always there";
@@ -167,8 +167,6 @@ in
     };
 
     # For offload-status, offload-test-build, offload-mount, ...
-    services.nix-builder = lib.optionalAttrs (builtins.pathExists ./utilities.nix) {
-      utilities.enable = lib.mkDefault true;
-    };
+    services.nix-builder.utilities.enable = lib.mkDefault true;
   };
 }

@@ -10,7 +10,7 @@ let
 in
 {
   _class = "nixos";
-  imports = builtins.filter builtins.pathExists [
+  imports = [
     ./builder.nix
     ./harmonia.nix
     ./utilities.nix
@@ -116,9 +116,7 @@ in
         signKeyPath = cfg.cacheKeyPath;
         tailnetHostname = lib.mkDefault null;
       };
-    }
-    # For offload-server-status, offload-generate-cache-keys, ...
-    // lib.optionalAttrs (builtins.pathExists ./utilities.nix) {
+      # For offload-server-status, offload-generate-cache-keys, ...
       utilities.enable = lib.mkDefault true;
     };
 
