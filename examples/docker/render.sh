@@ -2,7 +2,8 @@
 # Writes the files that the Dockerfile copies into the image:
 #
 #   ./render.sh && docker build --tag ci-runner .
-#   docker run --rm -v /etc/nix/builder-key:/run/secrets/nix-builder:ro ci-runner
+#   docker run --rm \
+#     -v /etc/nix/builder-key:/run/secrets/nix-builder:ro ci-runner
 set -euo pipefail
 here=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd -P)
 target=${1:-$here/etc}

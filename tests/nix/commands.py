@@ -21,6 +21,15 @@ SCRIPTS = os.path.join(SOURCE, "nixos-module", "scripts")
 FAILED, USAGE, MISSING, AWAY = 1, 2, 3, 4
 LEVELS = {"ok", "warning", "failed", "away"}
 
+# What systemctl says of a server on which all is well, or one unit is down.
+UNITS = """
+  case "$*" in
+    *{down}*) echo LoadState=loaded; echo ActiveState=failed ;;
+    *basic.target* | *nix-daemon.socket* | *ssh.service* | *nix-serve*)
+      echo LoadState=loaded; echo ActiveState=active ;;
+    *) echo LoadState=not-found; echo ActiveState=inactive ;;
+  esac"""
+
 # What is a complaint about a test's Nix is told from what is being tested.
 PATIENT = {"connect-timeout": "2", "fallback": "true"}
 
@@ -192,3 +201,43 @@ class OffloadTest(CommandTest):
         """Makes it this Nix's builder."""
         self.configure(builders=self.machine(builder), **settings)
         return {"NIX_SSHOPTS": builder.nix_ssh_options()}
+
+
+class ServerTest(CacheTest):
+    """This machine is the server; user `nobody` is who builders log in as."""
+
+    def setUp(self):
+        super().setUp()
+        self.configure(trusted_users="root nobody", experimental_features=(
+            "nix-command"))
+        self.path = self.upload(self.build())
+        os.makedirs(self.nix.roots_dir)
+        os.symlink(self.path, os.path.join(self.nix.roots_dir,
+                                           os.path.basename(self.path)))
+        self.home = self.place("home")
+        self.authorize("ssh-ed25519 AAAA client")
+        self.play()
+
+    def authorize(self, text):
+        os.makedirs(os.path.join(self.home, ".ssh"), exist_ok=True)
+        with open(os.path.join(self.home, ".ssh", "authorized_keys"), "w",
+                  encoding="ascii") as file:
+            file.write("# who may\n" + text + "\n")
+
+    def play(self, shell="/bin/sh", down="nothing", listening="0.0.0.0:5000",
+             exports=""):
+        self.fake("systemctl", UNITS.format(down=down))
+        self.fake("getent", f"echo 'nobody:x:65534:65534::{self.home}:{shell}'"
+                  )
+        self.fake("ss", f"echo 'LISTEN 0 5 {listening} 0.0.0.0:*'")
+        self.fake("exportfs", f"echo '{exports}'")
+        # This machine's own nginx is none of a test's business.
+        self.fake("nginx", "exit 0")
+
+    def arguments(self):
+        return ["--url", self.server.url, "--key-file", self.secret_key,
+                "--user", "nobody"]
+
+    def status(self, *arguments, code=0, **variables):
+        return self.report("offload-server-status", *self.arguments(),
+                           *arguments, code=code, **variables)
