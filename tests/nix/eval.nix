@@ -18,7 +18,10 @@ let
   pkgs = import ./pkgs.nix { inherit lib system; };
   evaluated =
     if class == "darwin" && nixDarwin != null then
-      import ./real-darwin.nix { inherit lib pkgs nixDarwin; modules = base ++ [ module ]; }
+      import ./real-darwin.nix {
+        inherit lib pkgs nixDarwin;
+        modules = base ++ [ module ];
+      }
     else
       lib.evalModules {
         inherit class;
@@ -37,7 +40,8 @@ let
   config = evaluated.config;
   both = {
     inherit (config) warnings;
-    failures = map (a: a.message) (builtins.filter (a: !a.assertion) config.assertions);
+    failures = map (a: a.message)
+      (builtins.filter (a: !a.assertion) config.assertions);
     etc = render.etc config.environment.etc;
     packages = map (p: p.pname) config.environment.systemPackages;
     nixSettings = config.nix.settings;
@@ -63,7 +67,8 @@ let
   ofDarwin = {
     plists = render.plists config;
     # What is done after users are made and before daemons are loaded.
-    activation = (config.system.activationScripts.launchd or { text = ""; }).text;
+    activation =
+      (config.system.activationScripts.launchd or { text = ""; }).text;
     inherit (config.users) knownUsers knownGroups;
   };
 in

@@ -45,7 +45,7 @@ let
     + lib.concatMapStringsSep ":" (p: "${p}/sbin") path;
 
   # What every service of NixOS has on its PATH.
-  always = [ pkgs.coreutils pkgs.findutils pkgs.gnugrep pkgs.gnused pkgs.systemd ];
+  always = with pkgs; [ coreutils findutils gnugrep gnused systemd ];
 
   environment = u:
     lib.mapAttrsToList (name: v: builtins.toJSON "${name}=${toString v}") (
@@ -53,7 +53,8 @@ let
         ({ PATH = searchPath (u.path ++ always); } // u.environment));
 
   service = u: unitSection u
-    + section "Service" ({ Environment = environment u; } // withResets u.serviceConfig)
+    + section "Service"
+      ({ Environment = environment u; } // withResets u.serviceConfig)
     + install u;
 
   socket = u: unitSection u
@@ -63,7 +64,8 @@ let
       } // withResets u.socketConfig)
     + install u;
 
-  timer = u: unitSection u + section "Timer" (withResets u.timerConfig) + install u;
+  timer = u:
+    unitSection u + section "Timer" (withResets u.timerConfig) + install u;
 
   ofKind = suffix: render: units:
     lib.mapAttrs' (name: u: lib.nameValuePair "${name}.${suffix}" (render u))
@@ -104,18 +106,24 @@ in
         config.launchd.daemons;
 
   nixConf = settings: lib.concatStrings (lib.mapAttrsToList
-    (key: v: lib.optionalString (v != null) "${key} = ${setting v}\n") settings);
+    (key: v: "${key} = ${setting v}\n")
+    (lib.filterAttrs (_: v: v != null) settings));
 
   etc = files: lib.mapAttrs'
-    (_: f: lib.nameValuePair f.target {
-      mode = f.mode or "symlink";
-      # Either the text, or the store path that has it.
-      text = if f.text == null || f.text == "" then null else f.text;
-      source = if f.text == null || f.text == "" then "${f.source}" else null;
-    })
+    (_: f:
+      let hasText = f.text != null && f.text != ""; in
+      lib.nameValuePair f.target {
+        mode = f.mode or "symlink";
+        # Either the text, or the store path that has it.
+        text = if hasText then f.text else null;
+        source = if hasText then null else "${f.source}";
+        # What looks at it when it is built.
+        check = if hasText then null else f.source.checkPhase or null;
+      })
     (lib.filterAttrs (_: f: f.enable) files);
 
-  tmpfiles = t: t.rules ++ lib.concatLists (lib.concatLists (
-    lib.mapAttrsToList (_: lib.mapAttrsToList (path: lib.mapAttrsToList (tmpfile path)))
-      t.settings));
+  tmpfiles = t:
+    let ofPath = path: lib.mapAttrsToList (tmpfile path); in
+    t.rules ++ lib.flatten
+      (lib.mapAttrsToList (_: lib.mapAttrsToList ofPath) t.settings);
 }

@@ -39,6 +39,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import tempfile
 import unittest
 
@@ -186,10 +187,35 @@ def render(name, case, where="pocket"):
     return Rendered(nix_value(call(name, case, arguments)))
 
 
+PRETENDED = re.compile(
+    r"/nix/store/0{32}-([\w.+-]+?)/(s?bin)(?:/([\w.+-]+))?(?=[\s:\"';]|$)",
+    re.ASCII | re.MULTILINE)
+
+
+def on_this_machine(text, ours):
+    """`text` with this machine's programs for those that are pretended.
+
+    `ours` is the folder of queued, queuectl and queued-hook.
+    """
+    def replace(match):
+        package, folder, program = match.groups()
+        if package == "nix-queued":
+            return os.path.join(ours, program) if program else ours
+        if not program:
+            return f"/usr/{folder}"
+        return shutil.which(program) or f"/usr/{folder}/{program}"
+    return PRETENDED.sub(replace, text)
+
+
 class Cases(unittest.TestCase):
     """All cases of a file; a subclass names it."""
 
     file = None
+
+    @classmethod
+    def setUpClass(cls):
+        if what_is_missing():
+            print(f"{cls.__name__}: {what_is_missing()}", file=sys.stderr)
 
     def test_every_case(self):
         if self.file is None:

@@ -39,7 +39,8 @@ let
   secrets = builtins.filter
     (s: !(isString s.path && lib.hasPrefix inDirectory s.path)) all;
 
-  inStore = s: isPath s.path || lib.hasPrefix "${builtins.storeDir}/" "${s.path}";
+  inStore = s:
+    isPath s.path || lib.hasPrefix "${builtins.storeDir}/" "${s.path}";
 
   # --- The settings with the names that the daemon is to use.
   handed = id: path:

@@ -15,7 +15,13 @@ let
   usualUser = "_nix-queued";
   log = "/var/log/nix-queued.log";
   certificates = "${pkgs.cacert}/etc/ssl/certs/ca-bundle.crt";
-  quoted = lib.escapeShellArg;
+  programs = "${cfg.package}/bin";
+  user = lib.escapeShellArg cfg.user;
+  group = lib.escapeShellArg cfg.group;
+  directory = mode: path: ''
+    /usr/bin/install -d -o ${user} -g ${group} -m ${mode} \
+      ${lib.escapeShellArg path}
+  '';
 
   job = {
     UserName = cfg.user;
@@ -80,7 +86,7 @@ in
 
   config = mkIf cfg.enable {
     launchd.daemons.nix-queued = {
-      command = "${cfg.package}/bin/queued --config ${configuration.file}";
+      command = "${programs}/queued --config ${configuration.file}";
       path = [ config.nix.package pkgs.openssh "/usr/bin" "/bin" ];
       inherit environment;
       serviceConfig = job // {
@@ -92,7 +98,7 @@ in
     };
 
     launchd.daemons.prune-arm-cache-roots = mkIf cfg.prune.enable {
-      command = "${cfg.package}/bin/queuectl prune --config ${configuration.file}";
+      command = "${programs}/queuectl prune --config ${configuration.file}";
       inherit environment;
       serviceConfig = job // {
         RunAtLoad = false;
@@ -101,13 +107,13 @@ in
     };
 
     # After nix-darwin has made the user, before it loads the daemons.
-    system.activationScripts.launchd.text = lib.mkBefore ''
-      echo >&2 "setting up nix-queued..."
-      /usr/bin/install -d -o ${quoted cfg.user} -g ${quoted cfg.group} -m 0750 ${quoted cfg.stateDir}
-      /usr/bin/install -d -o ${quoted cfg.user} -g ${quoted cfg.group} -m 0755 ${quoted cfg.roots.directory}
-      /usr/bin/touch ${log}
-      /usr/sbin/chown ${quoted cfg.user}:${quoted cfg.group} ${log}
-    '';
+    system.activationScripts.launchd.text = lib.mkBefore (
+      directory "0750" cfg.stateDir
+      + directory "0755" cfg.roots.directory
+      + ''
+        /usr/bin/touch ${log}
+        /usr/sbin/chown ${user}:${group} ${log}
+      '');
 
     users.users = mkIf (cfg.user == usualUser) {
       ${usualUser} = {

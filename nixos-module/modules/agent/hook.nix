@@ -17,9 +17,9 @@ let
   '';
   hook = if usual then program else "${wrapped}";
 
-  names = [ "pin-arm-cache.sh" "upload-to-cache.sh" ];
-  ours = [ hook ]
-    ++ lib.optionals cfg.legacyScripts.enable (map (name: "/etc/nix/${name}") names);
+  scripts = lib.optionals cfg.legacyScripts.enable
+    [ "nix/pin-arm-cache.sh" "nix/upload-to-cache.sh" ];
+  ours = [ hook ] ++ map (name: "/etc/${name}") scripts;
 
   inSettings = toString (config.nix.settings.post-build-hook or "");
   inText = filter
@@ -40,9 +40,9 @@ in
   # Gives way to anything else, for the assertion to tell.
   settings.post-build-hook = lib.mkIf cfg.installHook (lib.mkDefault hook);
 
-  scripts = lib.optionalAttrs cfg.legacyScripts.enable (lib.genAttrs
-    (map (name: "nix/${name}") names)
-    (_: pkgs.writeShellScript "queued-hook-by-another-name" "exec ${hook}\n"));
+  # { name below /etc = program; }
+  scripts = lib.genAttrs scripts
+    (_: pkgs.writeShellScript "queued-hook-by-another-name" "exec ${hook}\n");
 
   assertions = lib.optionals cfg.installHook [
     {

@@ -12,6 +12,7 @@ let
   hook = import ./hook.nix { inherit lib pkgs config cfg; };
   sandbox = import ./sandbox.nix;
 
+  programs = "${cfg.package}/bin";
   configFile = "/etc/nix-queued/queued.toml";
   readers = config.services.nix-queued.settings.reader-group or null;
   usualUser = "nix-queued";
@@ -30,7 +31,6 @@ let
   identity = {
     User = cfg.user;
     Group = cfg.group;
-    WorkingDirectory = cfg.stateDir;
   };
   environment = {
     NIX_QUEUED_STATE_DIR = cfg.stateDir;
@@ -121,7 +121,8 @@ in
         state
         {
           Type = "notify";
-          ExecStart = "${cfg.package}/bin/queued --config ${configFile}";
+          WorkingDirectory = cfg.stateDir;
+          ExecStart = "${programs}/queued --config ${configFile}";
           ExecReload = "${pkgs.coreutils}/bin/kill -HUP $MAINPID";
           Restart = "on-failure";
           RestartSec = "10s";
@@ -139,9 +140,8 @@ in
         (mkIf (configuration.loadCredential != [ ]) {
           LoadCredential = configuration.loadCredential;
         })
-        # To give the queue to a group, it has to be in it and may chgrp.
+        # To give the queue to another group, it may chgrp.
         (mkIf (readers != null) {
-          SupplementaryGroups = [ readers ];
           PrivateUsers = lib.mkForce false;
           RestrictSUIDSGID = lib.mkForce false;
           SystemCallFilter = lib.mkAfter [ "@chown" ];
@@ -175,7 +175,7 @@ in
         state
         {
           Type = "oneshot";
-          ExecStart = "${cfg.package}/bin/queuectl prune --config ${configFile}";
+          ExecStart = "${programs}/queuectl prune --config ${configFile}";
           TimeoutStartSec = "10min";
           ReadWritePaths = [ cfg.roots.directory ];
           PrivateNetwork = true;
@@ -205,21 +205,24 @@ in
       (directory: "d ${directory} :0755 :${cfg.user} :${cfg.group} -")
       configuration.directories;
 
-    users.users = mkIf (cfg.user == usualUser) {
-      ${usualUser} = {
+    users.users.${cfg.user} = lib.mkMerge [
+      (mkIf (cfg.user == usualUser) {
         description = "Nix upload queue";
         isSystemUser = true;
         group = cfg.group;
         home = cfg.stateDir;
-      };
-    };
+      })
+      (mkIf (readers != null) { extraGroups = [ readers ]; })
+    ];
     users.groups = mkIf (cfg.group == usualUser) { ${usualUser} = { }; };
 
     environment.systemPackages = [ cfg.package ];
     environment.etc = {
       "nix-queued/queued.toml".source = configuration.file;
     }
-    // lib.mapAttrs (_: source: { inherit source; mode = "0755"; }) hook.scripts;
+    // lib.mapAttrs
+      (_: source: { inherit source; mode = "0755"; })
+      hook.scripts;
 
     nix.settings = hook.settings;
 
@@ -227,8 +230,8 @@ in
       {
         assertion = readers == null || config.users.groups ? ${readers};
         message = ''
-          services.nix-queued.queue.adminGroup: there is no group `${toString readers}`
-          in users.groups.
+          services.nix-queued.queue.adminGroup: there is no group
+          `${toString readers}` in users.groups.
         '';
       }
       {

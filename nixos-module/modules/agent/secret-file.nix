@@ -2,7 +2,8 @@
 lib:
 lib.mkOptionType {
   name = "secretFile";
-  description = "absolute path, as a string, of a file outside of the Nix store";
+  description =
+    "absolute path, as a string, of a file outside of the Nix store";
   descriptionClass = "noun";
   check = v:
     builtins.isString v

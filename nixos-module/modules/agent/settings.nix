@@ -2,8 +2,7 @@
 { lib, cfg }:
 let
   inherit (builtins) attrValues replaceStrings;
-  letters = builtins.filter builtins.isString (builtins.split "" "ABCDEFGHIJKLMNOPQRSTUVWXYZ");
-  upper = builtins.filter (c: c != "") letters;
+  upper = lib.stringToCharacters "ABCDEFGHIJKLMNOPQRSTUVWXYZ";
 
   # sshKeyFile -> ssh-key-file
   kebab = replaceStrings upper (map (c: "-${lib.toLower c}") upper);
@@ -16,7 +15,8 @@ in
   reader-group = lib.mkIf (cfg.queue.adminGroup != null)
     (lib.mkDefault cfg.queue.adminGroup);
   target = lib.mkIf (cfg.targets != { }) (map table (attrValues cfg.targets));
-  signing.key-files = lib.mkIf (cfg.signing.keyFiles != [ ]) cfg.signing.keyFiles;
+  signing.key-files = lib.mkIf (cfg.signing.keyFiles != [ ])
+    cfg.signing.keyFiles;
   roots = {
     enable = lib.mkDefault cfg.roots.enable;
     directory = lib.mkDefault cfg.roots.directory;

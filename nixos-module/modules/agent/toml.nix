@@ -42,7 +42,8 @@ let
       own = lib.filterAttrs (_: v: !(isTable v) && !(isTables v)) kept;
       inner = lib.filterAttrs (_: v: isTable v || isTables v) kept;
     in
-    pairs own ++ concatLists (lib.mapAttrsToList (k: section (path ++ [ k ])) inner);
+    pairs own
+    ++ concatLists (lib.mapAttrsToList (k: section (path ++ [ k ])) inner);
 
   section = path: v:
     let name = lib.concatMapStringsSep "." key path; in

@@ -3,17 +3,20 @@
 let
   agent = settings: { services.nix-queued = { enable = true; } // settings; };
   web = { targets.web.url = "https://cache.example.org"; };
-  stored = "/nix/store/${builtins.substring 0 32 (builtins.hashString "sha256" "key")}-key";
+  none = "00000000000000000000000000000000";
+  stored = "/nix/store/${none}-key";
 in
 {
   noTarget = {
     module = agent { };
-    fails = "services.nix-queued.targets is empty: name the caches that paths go to";
+    fails = "services.nix-queued.targets is empty: name the caches that "
+      + "paths go to";
   };
 
   noUrl = {
     module = agent { targets.web = { }; };
-    fails = "The option `services.nix-queued.targets.web.url' was accessed but has no value defined";
+    fails = "The option `services.nix-queued.targets.web.url' was accessed "
+      + "but has no value defined";
   };
 
   unknownOption = {
@@ -28,12 +31,14 @@ in
         tokenFile = "/run/keys/token";
       };
     };
-    fails = "The option `services.nix-queued.targets.web.tokenFile' does not exist";
+    fails = "The option `services.nix-queued.targets.web.tokenFile' does not "
+      + "exist";
   };
 
   wrongType = {
     module = agent (web // { installHook = "yes"; });
-    fails = "A definition for option `services.nix-queued.installHook' is not of type `boolean'";
+    fails = "A definition for option `services.nix-queued.installHook' is "
+      + "not of type `boolean'";
   };
 
   wrongCompression = {
@@ -43,41 +48,48 @@ in
         compression = "gzip";
       };
     };
-    fails = "A definition for option `services.nix-queued.targets.web.compression' is not of type "
+    fails = "A definition for option "
+      + "`services.nix-queued.targets.web.compression' is not of type "
       + "`null or one of \"zstd\", \"xz\", \"none\"'";
   };
 
   wrongAge = {
     module = agent (web // { roots.maxAge = "a month"; });
-    fails = "A definition for option `services.nix-queued.roots.maxAge' is not of type";
+    fails = "A definition for option `services.nix-queued.roots.maxAge' is "
+      + "not of type";
   };
 
   wrongNameOfTarget = {
     module = agent { targets."my cache".url = "https://cache.example.org"; };
-    fails = "A definition for option `services.nix-queued.targets.\"my cache\".name' is not of type";
+    fails = "A definition for option `services.nix-queued.targets.\"my "
+      + "cache\".name' is not of type";
   };
 
   keyInStore = {
     module = agent (web // { signing.keyFiles = [ stored ]; });
-    fails = "is not of type `absolute path, as a string, of a file outside of the Nix store'";
+    fails = "is not of type `absolute path, as a string, of a file outside "
+      + "of the Nix store'";
   };
 
   # A Nix path would be copied into the store.
   keyAsNixPath = {
     module = agent (web // { signing.keyFiles = [ ./agent.nix ]; });
-    fails = "is not of type `absolute path, as a string, of a file outside of the Nix store'";
+    fails = "is not of type `absolute path, as a string, of a file outside "
+      + "of the Nix store'";
   };
 
   sshKeyInStore = {
     module = agent {
       targets.nas = { url = "ssh://nas"; sshKeyFile = stored; };
     };
-    fails = "A definition for option `services.nix-queued.targets.nas.sshKeyFile' is not of type";
+    fails = "A definition for option "
+      + "`services.nix-queued.targets.nas.sshKeyFile' is not of type";
   };
 
   keyInStoreInSettings = {
     module = agent (web // { settings.signing.key-files = [ stored ]; });
-    fails = "services.nix-queued: a key in signing.keyFiles is in the Nix store, where everyone can read it";
+    fails = "services.nix-queued: a key in signing.keyFiles is in the Nix "
+      + "store, where everyone can read it";
   };
 
   tokenInStoreInSettings = {
@@ -90,7 +102,8 @@ in
         }
       ];
     };
-    fails = "services.nix-queued: bearer-token-file of the target web is in the Nix store";
+    fails = "services.nix-queued: bearer-token-file of the target web is in "
+      + "the Nix store";
   };
 
   twoHooks = {
@@ -98,8 +111,9 @@ in
       imports = [ (agent web) ];
       nix.settings.post-build-hook = "/etc/nix/other-hook";
     };
-    fails = "there are two: /etc/nix/other-hook (nix.settings.post-build-hook) and "
-      + "/nix/store/00000000000000000000000000000000-nix-queued/bin/queued-hook "
+    fails = "there are two: /etc/nix/other-hook "
+      + "(nix.settings.post-build-hook) and "
+      + "/nix/store/${none}-nix-queued/bin/queued-hook "
       + "(services.nix-queued)";
   };
 
@@ -111,8 +125,9 @@ in
         post-build-hook = /etc/nix/other-hook
       '';
     };
-    fails = "there are two: post-build-hook = /etc/nix/other-hook (nix.extraOptions) and "
-      + "/nix/store/00000000000000000000000000000000-nix-queued/bin/queued-hook";
+    fails = "there are two: post-build-hook = /etc/nix/other-hook "
+      + "(nix.extraOptions) and "
+      + "/nix/store/${none}-nix-queued/bin/queued-hook";
   };
 
   # Without legacyScripts they are somebody else's.
@@ -121,12 +136,14 @@ in
       imports = [ (agent web) ];
       nix.settings.post-build-hook = "/etc/nix/upload-to-cache.sh";
     };
-    fails = "there are two: /etc/nix/upload-to-cache.sh (nix.settings.post-build-hook)";
+    fails = "there are two: /etc/nix/upload-to-cache.sh "
+      + "(nix.settings.post-build-hook)";
   };
 
   noSuchGroup = {
     module = agent (web // { queue.adminGroup = "admins"; });
-    fails = "services.nix-queued.queue.adminGroup: there is no group `admins` in users.groups";
+    fails = "services.nix-queued.queue.adminGroup: there is no group "
+      + "`admins` in users.groups";
   };
 
   notAllowed = {
@@ -134,7 +151,8 @@ in
       imports = [ (agent web) ];
       nix.settings.allowed-users = [ "@wheel" ];
     };
-    fails = "nix.settings.allowed-users keeps `nix-queued` from talking to the Nix daemon";
+    fails = "nix.settings.allowed-users keeps `nix-queued` from talking to "
+      + "the Nix daemon";
   };
 
   # The modules know where they belong.
@@ -142,7 +160,8 @@ in
     class = "darwin";
     base = [ (import ../../../nixos-module { }).nixosModules.nix-queued ];
     module = agent web;
-    fails = "cannot be imported into a module evaluation that expects class \"darwin\"";
+    fails = "cannot be imported into a module evaluation that expects class "
+      + "\"darwin\"";
   };
 
   macWithoutTarget = {

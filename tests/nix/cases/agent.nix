@@ -98,7 +98,9 @@ in
   };
 
   oldNix.module = { pkgs, ... }: {
-    imports = [ (agent (web // { signing.keyFiles = [ "/run/keys/first" ]; })) ];
+    imports = [
+      (agent (web // { signing.keyFiles = [ "/run/keys/first" ]; }))
+    ];
     nix.package = pkgs.nix // { version = "2.11.1"; };
   };
 

@@ -67,9 +67,9 @@ rec {
       names = foldl' (a: d: a // d.value) { } sets;
     in
     mapAttrs
-      (name: _: concatMap
-        (d: if d.value ? ${name} then [ (d // { value = d.value.${name}; }) ] else [ ])
-        sets)
+      (name: _: map
+        (d: d // { value = d.value.${name}; })
+        (filter (d: d.value ? ${name}) sets))
       names;
 
   # Those that count: of the best (lowest) priority, in order.

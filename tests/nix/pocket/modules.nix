@@ -54,7 +54,11 @@ let
   collect = arguments: class: modules:
     let
       item = parent: index: m: {
-        key = if isPath m || isString m then toString m else "${parent}:${toString index}";
+        key =
+          if isPath m || isString m then
+            toString m
+          else
+            "${parent}:${toString index}";
         module = parts (load arguments m);
       };
       found = genericClosure {
@@ -108,7 +112,8 @@ let
     let found = definitions.byName ds; in
     mapAttrs
       (name: o:
-        (if isOption o then evalOption else evalTree) (loc ++ [ name ]) o (found.${name} or [ ]))
+        let evaluate = if isOption o then evalOption else evalTree; in
+        evaluate (loc ++ [ name ]) o (found.${name} or [ ]))
       options;
 
   configOf = mapAttrs (_: o: if isOption o then o.value else configOf o);
@@ -117,7 +122,7 @@ let
   undeclared = options: ds:
     let
       found = definitions.byName ds;
-      below = name: path: map (d: d // { value = { ${name} = d.value; }; }) path;
+      below = name: map (d: d // { value = { ${name} = d.value; }; });
     in
     concatLists (map
       (name:
@@ -130,8 +135,11 @@ let
       (attrNames found));
 
   firstPath = v:
-    let name = head (attrNames v); in
-    if lib.isAttrs v && length (attrNames v) == 1 && definitions.kind v == "" then
+    let
+      name = head (attrNames v);
+      isOne = lib.isAttrs v && length (attrNames v) == 1;
+    in
+    if isOne && definitions.kind v == "" then
       [ name ] ++ firstPath v.${name}
     else
       [ ];
@@ -159,14 +167,16 @@ in
       declared = foldl' (declare prefix) { } (map (m: m.options) all);
       ds = map (m: definitions.plain m.config) all;
       options = evalTree prefix declared ds;
-      freeform = foldl' (a: m: if m.freeform != null then m.freeform else a) null all;
+      freeform = lib.findFirst (type: type != null) null
+        (map (m: m.freeform) (lib.reverseList all));
       loose = undeclared declared ds;
       config =
         if freeform == null then
           configOf options
         else
           lib.recursiveUpdate
-            (lib.optionalAttrs (loose != [ ]) (lib.mergeDefinitions prefix freeform loose))
+            (lib.optionalAttrs (loose != [ ])
+              (lib.mergeDefinitions prefix freeform loose))
             (configOf options);
       first = nameOf declared (firstPath (head loose).value);
     in

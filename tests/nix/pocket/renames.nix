@@ -31,21 +31,24 @@ in
 
   mkRenamedOptionModule = from: to: alias {
     inherit from to;
-    warning = "The option `${showOption from}' has been renamed to `${showOption to}'.";
+    warning = "The option `${showOption from}' has been renamed to "
+      + "`${showOption to}'.";
   };
 
-  mkRemovedOptionModule = path: why: { options, ... }: {
-    options = setAttrByPath path (lib.mkOption {
-      visible = false;
-      apply = _: throw "The option `${showOption path}' can no longer be used. ${why}";
-    });
-    config.assertions =
-      let option = attrByPath path null options; in
-      [
+  mkRemovedOptionModule = path: why: { options, ... }:
+    let
+      message = "The option `${showOption path}' can no longer be used. ${why}";
+    in
+    {
+      options = setAttrByPath path (lib.mkOption {
+        visible = false;
+        apply = _: throw message;
+      });
+      config.assertions = [
         {
-          assertion = !option.isDefined;
-          message = "The option `${showOption path}' can no longer be used. ${why}";
+          assertion = !(attrByPath path null options).isDefined;
+          inherit message;
         }
       ];
-  };
+    };
 }

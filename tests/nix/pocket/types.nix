@@ -34,9 +34,11 @@ let
     getSubOptions = _: { };
   } // extra;
 
-  inside = t: if t.shape == "noun" || t.shape == "composite" then t.description else "(${t.description})";
-  asNoun = t: if t.shape == "noun" then t.description else "(${t.description})";
-  orOther = t: if t.shape == "noun" || t.shape == "or" then t.description else "(${t.description})";
+  phrase = shapes: t:
+    if elem t.shape shapes then t.description else "(${t.description})";
+  inside = phrase [ "noun" "composite" ];
+  asNoun = phrase [ "noun" ];
+  orOther = phrase [ "noun" "or" ];
 
   values = map (d: d.value);
   joined = separator: _: ds: concatStringsSep separator (values ds);
@@ -45,10 +47,12 @@ in
 rec {
   # --- Strings.
   str = mk "string" isString { };
-  nonEmptyStr = mk "non-empty string" (s: isString s && match "[ \t\n]*" s == null) { };
+  nonEmptyStr = mk "non-empty string"
+    (s: isString s && match "[ \t\n]*" s == null) { };
   singleLineStr = mk "(optionally newline-terminated) single-line string"
     (s: isString s && match "[^\n\r]*\n?" s != null) {
-      merge = loc: ds: lib.removeSuffix "\n" (lib.options.mergeEqualOption loc ds);
+      merge = loc: ds:
+        lib.removeSuffix "\n" (lib.options.mergeEqualOption loc ds);
     };
   strMatching = pattern: mk "string matching the pattern ${pattern}"
     (s: isString s && match pattern s != null) { };
@@ -71,21 +75,28 @@ rec {
   float = mk "floating point number" isFloat { };
   number = either int float;
   ints = {
-    positive = mk "positive integer, meaning >0" (i: isInt i && i > 0) { shape = "meaning"; };
-    unsigned = mk "unsigned integer, meaning >=0" (i: isInt i && i >= 0) { shape = "meaning"; };
+    positive = mk "positive integer, meaning >0" (i: isInt i && i > 0) {
+      shape = "meaning";
+    };
+    unsigned = mk "unsigned integer, meaning >=0" (i: isInt i && i >= 0) {
+      shape = "meaning";
+    };
     between = low: high: mk
       "integer between ${toString low} and ${toString high} (both inclusive)"
       (i: isInt i && i >= low && i <= high) { };
   };
   port = ints.between 0 65535 // {
-    description = "16 bit unsigned integer; between 0 and 65535 (both inclusive)";
+    description =
+      "16 bit unsigned integer; between 0 and 65535 (both inclusive)";
   };
 
   # --- Files.
-  path = mk "absolute path" (p: isPath p || absolute p || lib.isDerivation p) { };
+  path = mk "absolute path"
+    (p: isPath p || absolute p || lib.isDerivation p) { };
   externalPath = mk "absolute path not in the Nix store"
     (p: absolute p && match "/nix/store/[0-9a-z]{32}-.*" p == null) { };
-  package = mk "package" (p: lib.isDerivation p || (absolute p && lib.isStorePath p)) { };
+  package = mk "package"
+    (p: lib.isDerivation p || (absolute p && lib.isStorePath p)) { };
 
   # --- Anything.
   unspecified = mk "unspecified value" (_: true) { };
@@ -107,7 +118,9 @@ rec {
     merge = loc: ds:
       if all (d: d.value == null) ds then null
       else if all (d: d.value != null) ds then t.merge loc ds
-      else throw "The option `${lib.showOption loc}' is defined both null and not null.";
+      else
+        throw ("The option `${lib.showOption loc}' is defined both null and "
+          + "not null.");
     inherit (t) getSubOptions;
   };
   either = a: b: mk "${orOther a} or ${orOther b}" (v: a.check v || b.check v) {
@@ -122,7 +135,8 @@ rec {
     shape = "composite";
     merge = loc: ds: concatLists (map
       (d: lib.imap1
-        (i: v: mergeDefinitions (loc ++ [ "[entry ${toString i}]" ]) t [ (definitions.plain v) ])
+        (i: v: mergeDefinitions (loc ++ [ "[entry ${toString i}]" ]) t
+          [ (definitions.plain v) ])
         d.value)
       ds);
     getSubOptions = prefix: t.getSubOptions (prefix ++ [ "*" ]);
@@ -147,7 +161,9 @@ rec {
       (v: to.check v || (from.check v && to.check (convert v))) {
         shape = "or";
         merge = loc: ds: to.merge loc (map
-          (d: d // { value = if from.check d.value then convert d.value else d.value; })
+          (d: d // {
+            value = if from.check d.value then convert d.value else d.value;
+          })
           ds);
         inherit (to) getSubOptions;
       };
@@ -164,8 +180,9 @@ rec {
     in
     mk "submodule" (v: isAttrs v || isFunction v || isPath v) {
       shape = "or";
-      merge = loc: ds: (evaluate loc (lib.last loc)
-        (map (d: if isAttrs d.value then { config = d.value; } else d.value) ds)).config;
+      merge = loc: ds: (evaluate loc (lib.last loc) (map
+        (d: if isAttrs d.value then { config = d.value; } else d.value)
+        ds)).config;
       getSubOptions = prefix: (evaluate prefix "‹name›" [ ]).options;
     };
 

@@ -66,7 +66,8 @@ rec {
   toList = v: if isList v then v else [ v ];
   singleton = v: [ v ];
   flatten = v: if isList v then concatMap flatten v else [ v ];
-  unique = foldl' (found: v: if elem v found then found else found ++ [ v ]) [ ];
+  unique = foldl'
+    (found: v: if elem v found then found else found ++ [ v ]) [ ];
   last = list: elemAt list (length list - 1);
   reverseList = list:
     let n = length list; in genList (i: elemAt list (n - i - 1)) n;
@@ -84,7 +85,8 @@ rec {
     (attrNames set));
   mapAttrs' = f: set: listToAttrs (mapAttrsToList f set);
   mapAttrsToList = f: set: map (name: f name set.${name}) (attrNames set);
-  genAttrs = names: f: listToAttrs (map (name: nameValuePair name (f name)) names);
+  genAttrs = names: f:
+    listToAttrs (map (name: nameValuePair name (f name)) names);
   concatMapAttrs = f: set: foldl' (a: b: a // b) { } (mapAttrsToList f set);
   attrByPath = path: default: set:
     if path == [ ] then
@@ -95,10 +97,13 @@ rec {
       default;
   hasAttrByPath = path: set:
     path == [ ]
-    || (isAttrs set && set ? ${head path} && hasAttrByPath (tail path) set.${head path});
+    || (isAttrs set
+      && set ? ${head path}
+      && hasAttrByPath (tail path) set.${head path});
   setAttrByPath = path: value:
-    if path == [ ] then value else { ${head path} = setAttrByPath (tail path) value; };
-  getAttrFromPath = path: attrByPath path (throw "no ${concatStringsSep "." path}");
+    foldl' (v: name: { ${name} = v; }) value (reverseList path);
+  getAttrFromPath = path:
+    attrByPath path (throw "no ${concatStringsSep "." path}");
   recursiveUpdate = a: b: a // mapAttrs
     (name: v:
       if a ? ${name} && isAttrs a.${name} && isAttrs v then
@@ -111,7 +116,8 @@ rec {
   optionalString = condition: s: if condition then s else "";
   concatStrings = concatStringsSep "";
   concatMapStrings = f: list: concatStrings (map f list);
-  concatMapStringsSep = separator: f: list: concatStringsSep separator (map f list);
+  concatMapStringsSep = separator: f: list:
+    concatStringsSep separator (map f list);
   concatLines = concatMapStrings (line: line + "\n");
   boolToString = b: if b then "true" else "false";
   hasPrefix = prefix: s: substring 0 (stringLength prefix) s == prefix;
@@ -123,13 +129,20 @@ rec {
     n >= m && substring (n - m) m s == suffix;
   hasInfix = infix: s: replaceStrings [ infix ] [ "" ] s != s;
   removePrefix = prefix: s:
-    if hasPrefix prefix s then substring (stringLength prefix) (stringLength s) s else s;
+    if hasPrefix prefix s then
+      substring (stringLength prefix) (stringLength s) s
+    else
+      s;
   removeSuffix = suffix: s:
-    if hasSuffix suffix s then substring 0 (stringLength s - stringLength suffix) s else s;
-  splitString = separator: s:
-    builtins.filter builtins.isString (builtins.split (escapeRegex separator) s);
+    if hasSuffix suffix s then
+      substring 0 (stringLength s - stringLength suffix) s
+    else
+      s;
+  stringToCharacters = s: genList (i: substring i 1 s) (stringLength s);
+  splitString = separator: s: builtins.filter builtins.isString
+    (builtins.split (escapeRegex separator) s);
   escapeRegex =
-    let special = [ "\\" "." "[" "]" "+" "*" "?" "(" ")" "|" "^" "$" "{" "}" ]; in
+    let special = stringToCharacters "\\.[]+*?()|^$" ++ [ "{" "}" ]; in
     replaceStrings special (map (c: "\\" + c) special);
   escapeShellArg = a:
     let s = toString a; in
@@ -137,8 +150,8 @@ rec {
     else "'" + replaceStrings [ "'" ] [ "'\\''" ] s + "'";
   escapeShellArgs = concatMapStringsSep " " escapeShellArg;
   toLower = replaceStrings
-    (genList (i: substring i 1 "ABCDEFGHIJKLMNOPQRSTUVWXYZ") 26)
-    (genList (i: substring i 1 "abcdefghijklmnopqrstuvwxyz") 26);
+    (stringToCharacters "ABCDEFGHIJKLMNOPQRSTUVWXYZ")
+    (stringToCharacters "abcdefghijklmnopqrstuvwxyz");
   versionAtLeast = a: b: builtins.compareVersions a b >= 0;
   versionOlder = a: b: builtins.compareVersions a b < 0;
 

@@ -52,7 +52,10 @@ let
   knownHost = types.submodule ({ name, ... }: {
     options = {
       certAuthority = boolean false;
-      hostNames = mkOption { type = types.listOf types.str; default = [ name ]; };
+      hostNames = mkOption {
+        type = types.listOf types.str;
+        default = [ name ];
+      };
       extraHostNames = strings;
       publicKey = optional types.str;
       publicKeyFile = optional types.path;

@@ -94,7 +94,10 @@ let
         type = types.listOf (types.either types.path types.str);
         default = [ ];
       };
-      command = mkOption { type = types.either types.str types.path; default = ""; };
+      command = mkOption {
+        type = types.either types.str types.path;
+        default = "";
+      };
       script = mkOption { type = types.lines; default = ""; };
       serviceConfig = mkOption { type = job; default = { }; };
     };

@@ -47,12 +47,29 @@ let
     startLimitIntervalSec = optionalInt;
   };
 
-  among = allowed: v: !builtins.isString v || lib.elem v allowed;
+  # Two that NixOS looks at itself.
+  isType = v: lib.elem v [
+    "dbus"
+    "exec"
+    "forking"
+    "idle"
+    "notify"
+    "notify-reload"
+    "oneshot"
+    "simple"
+  ];
+  isRestart = v: lib.elem v [
+    "always"
+    "no"
+    "on-abnormal"
+    "on-abort"
+    "on-failure"
+    "on-success"
+    "on-watchdog"
+  ];
   serviceConfig = types.addCheck (types.attrsOf directive) (c:
-    among [ "exec" "simple" "forking" "oneshot" "dbus" "notify" "notify-reload" "idle" ]
-      (c.Type or null)
-    && among [ "no" "on-success" "on-failure" "on-abnormal" "on-abort" "on-watchdog" "always" ]
-      (c.Restart or null));
+    (!builtins.isString (c.Type or null) || isType c.Type)
+    && (!builtins.isString (c.Restart or null) || isRestart c.Restart));
 
   script = name: suffix: text:
     "${pkgs.writeShellScript "${name}-${suffix}" "set -e\n${text}"}";
