@@ -18,8 +18,8 @@ in
 VALUES = {
     # Imported modules come first, the list of modules backwards.
     """(configOf [
-         { options.x = strings; imports = [ { x = [ "ia" ]; } { x = [ "ib" ]; } ];
-           config.x = [ "a" ]; }
+         { imports = [ { x = [ "ia" ]; } { x = [ "ib" ]; } ];
+           options.x = strings; config.x = [ "a" ]; }
          { x = [ "b" ]; imports = [ { x = [ "c" ]; } ]; }
        ]).x""": ["c", "ib", "ia", "b", "a"],
     'one (types.listOf types.str) [ [ "a" ] (mkBefore [ "b" ]) ]': ["b", "a"],
@@ -47,8 +47,9 @@ VALUES = {
        }) [ { deep.other = 2; } { free = 3; } ]""":
         {"deep": {"known": 1, "other": 2}, "free": 3},
     # Files are modules once, however often they are imported.
-    """(configOf [ { options.x = strings; imports = [ file file ]; } file ]).x"""
-    : ["file"],
+    """(configOf [
+         { options.x = strings; imports = [ file file ]; } file
+       ]).x""": ["file"],
     # Lists are merged with their default only if that has their priority.
     """(configOf [ { options.x = mkOption { type = types.listOf types.int;
          default = [ 1 ]; }; } { x = [ 2 ]; } ]).x""": [2],
