@@ -24,6 +24,12 @@ using std::chrono::steady_clock;
 // at its end.
 constexpr int kRetryMs = 1;
 
+// How long a connection stays after its last answer. The collector enters the
+// thread of a connection into its list after having started it; Nix 2.8 aborts
+// the whole collection ("terminate called without an active exception") if
+// the connection has ended by then and the next one gets its number.
+constexpr std::chrono::milliseconds kLinger(25);
+
 #ifdef MSG_NOSIGNAL
 constexpr int kSendFlags = MSG_NOSIGNAL;
 #else
@@ -124,6 +130,7 @@ absl::Status TellCollector(const std::string& nix_state_dir,
         ConnectUnixSocket(socket, left, Cancellation());
     if (fd.ok()) {
       if (TellAll(fd->get(), store_dir, paths, deadline)) {
+        WaitFor(fd->get(), POLLIN, steady_clock::now() + kLinger);
         return absl::OkStatus();
       }
     } else if (collector == Collector::kUnknown) {

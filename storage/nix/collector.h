@@ -24,8 +24,8 @@ namespace nixq {
 // `nix_state_dir` is where gc.lock and gc-socket/socket are. The protocol is
 // that of Nix 2.5 and later: if the lock can be had, shared, no collection
 // runs; else one line for each path goes to the socket and is answered "1".
-// Who may not open the lock just tries the socket. Blocks up to `limit`,
-// normally for microseconds.
+// Who may not open the lock just tries the socket. Blocks for microseconds if
+// none runs, else for about 25 ms, and for up to `limit` if it is slow.
 // Errors: DEADLINE_EXCEEDED  a collection runs and does not answer (before
 //                            Nix 2.5 none does)
 absl::Status TellCollector(const std::string& nix_state_dir,

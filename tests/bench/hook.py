@@ -25,6 +25,13 @@ sys.path.insert(0, os.path.join(os.path.dirname(HERE), "hook"))
 # pylint: disable=wrong-import-position
 import history  # noqa: E402
 
+sys.path.insert(0, os.path.join(os.path.dirname(HERE), "support"))
+import private_nix
+import queued
+
+UPLOADS = 100
+UPLOAD_BYTES = 8_000_000
+
 NIX32 = "0123456789abcdfghijklmnpqrsvwxyz"
 
 
@@ -106,11 +113,49 @@ class Bench:
         row["ratio"] = row["hook"]["median"] / row["append"]["median"]
         self.results.append(row)
 
+    def measure_while_uploading(self):
+        """Beside a daemon that has compressing and sending to do all the
+        time: xz, since with zstd it would be done too soon."""
+        nix = private_nix.PrivateNix(os.path.join(self.base, "nix"))
+        nix.start_daemon()
+        store, self.store = self.store, nix.store_dir
+        queue = queued.Queued(
+            os.path.join(self.base, "queued"), nix,
+            [{"url": "file://" + os.path.join(self.base, "cache"),
+              "compression": "xz", "compression-level": 1}],
+            {"": {"state-dir": self.state, "log-level": "warning"}})
+        try:
+            file = os.path.join(self.base, "random")
+            paths = []
+            for _ in range(UPLOADS):
+                with open(file, "wb") as out:
+                    out.write(os.urandom(UPLOAD_BYTES))
+                paths += nix.lines(["nix-store", "--add", file])
+            os.makedirs(self.state, exist_ok=True)
+            queue.start()
+            queue.ctl("add", *paths, limit=600)
+            self.measure("daemon uploading")
+            self.measure("daemon uploading, 16 at a time", 16)
+            if not queue.value("SELECT count(*) FROM jobs JOIN paths "
+                               "ON paths.id = path_id WHERE name = 'random' "
+                               "AND state IN ('queued', 'sending')"):
+                sys.exit("the uploads were over before the measurement was")
+        finally:
+            self.store = store
+            queue.end()
+            nix.remove()
+
     def count(self):
         if not os.path.exists(os.path.join(self.state, "queue.db")):
             return 0
         connection = self.open()
+        tables = [row[0] for row in connection.execute(
+            "SELECT name FROM sqlite_schema WHERE type = 'table'")]
         count = connection.execute("SELECT count(*) FROM inbox").fetchone()[0]
+        if "paths" in tables:  # the daemon has taken these
+            count += connection.execute(
+                "SELECT count(*) FROM paths WHERE name LIKE 'bench-%'"
+            ).fetchone()[0]
         connection.close()
         return count
 
@@ -127,6 +172,8 @@ class Bench:
         self.measure("idle")
         self.measure("16 at a time", 16)
         daemon.close()
+        shutil.rmtree(self.state)
+        self.measure_while_uploading()
         shutil.rmtree(self.state)
         daemon = history.make_history(self.state, jobs)
         daemon.execute("PRAGMA wal_checkpoint(TRUNCATE)")
