@@ -64,6 +64,8 @@ class Report:
 class CommandTest(world.WorldTest):
     """Has self.nix, and a folder of programs that come first on the PATH."""
 
+    scripts = SCRIPTS
+
     def setUp(self):
         super().setUp()
         self.fakes = self.place("fakes")
@@ -71,8 +73,10 @@ class CommandTest(world.WorldTest):
     def fake(self, name, text):
         return write_program(self.fakes, name, text)
 
-    def run_command(self, name, *arguments, code=0, path=None, **variables):
-        """Runs a command and expects exit code `code`."""
+    def run_command(self, name, *arguments, code=0, path=None, user=None,
+                    **variables):
+        """Runs a command, as another user if need be, and expects exit code
+        `code`."""
         environment = {
             **self.nix.environment,
             "PATH": path or ":".join([self.fakes, queued.BIN,
@@ -82,9 +86,10 @@ class CommandTest(world.WorldTest):
             "TMPDIR": self.base,
             **variables}
         result = subprocess.run(
-            ["/bin/bash", os.path.join(SCRIPTS, name),
+            ["/bin/bash", os.path.join(self.scripts, name),
              *map(str, arguments)], env=environment, cwd="/",
             stdin=subprocess.DEVNULL, capture_output=True, text=True,
+            user=user, group=user, extra_groups=None if user is None else [],
             timeout=60 * children.SLOWNESS, check=False)
         self.assertEqual(code, result.returncode,
                          f"{name} {arguments}\n{result.stdout}"

@@ -164,21 +164,34 @@ check_key_file() {
 }
 
 # Whether `queuectl` is here and there is a queue that it knows of.
-has_queue() {
-  has queuectl && [[ -n ${NIX_QUEUED_CONFIG-} ||
-    -e /etc/nix-queued/queued.toml ||
-    -e ${XDG_CONFIG_HOME:-${HOME-}/.config}/nix-queued/queued.toml ]]
+has_queue() { has queuectl && [[ -e $(queue_config) ]]; }
+
+# The file that it would read.
+queue_config() {
+  local own=${XDG_CONFIG_HOME:-${HOME-}/.config}/nix-queued/queued.toml
+  if [[ -n ${NIX_QUEUED_CONFIG-} ]]; then
+    printf '%s' "$NIX_QUEUED_CONFIG"
+  elif ((EUID != 0)) && [[ -e $own ]]; then
+    printf '%s' "$own"
+  else
+    printf '/etc/nix-queued/queued.toml'
+  fi
 }
 
 # What the agent knows about itself is asked of it, and repeated word by word.
 check_queue() {
   has_queue || return 0
+  if ((EUID != 0)) && [[ ! -O $(queue_config) ]]; then
+    warn queue "is root's, and was not looked at" "sudo $program, or queuectl\
+ status"
+    return
+  fi
   local said code=0
   if [[ $json == yes ]]; then
-    said=$(within 60 queuectl check --json 2>"$scratch/said") || code=$?
+    said=$(ask_queue check --json 2>"$scratch/said") || code=$?
     if [[ $said == '['* ]]; then fact queue "$said"; fi
   else
-    said=$(within 60 queuectl check 2>"$scratch/said") || code=$?
+    said=$(ask_queue check 2>"$scratch/said") || code=$?
     if [[ -n $said ]]; then
       say "--- queuectl check"
       say "$said"
@@ -194,4 +207,13 @@ check_queue() {
         "queuectl check says what, and what to do about each"
       ;;
   esac
+}
+
+# ask_queue WORD...: with the secrets that systemd has handed to the daemon.
+ask_queue() {
+  local credentials=/run/credentials/nix-queued.service
+  if [[ -z ${CREDENTIALS_DIRECTORY-} && -d $credentials ]]; then
+    export CREDENTIALS_DIRECTORY=$credentials
+  fi
+  within 60 queuectl "$@"
 }
