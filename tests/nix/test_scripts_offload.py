@@ -3,6 +3,7 @@ that builds, and with all that can be wrong about that."""
 
 import base64
 import os
+import socket
 import sys
 import unittest
 
@@ -70,6 +71,14 @@ class Status(commands.OffloadTest):
         self.assert_finding(report, "failed", "max-jobs",
                             "Failed to find a machine for remote build",
                             "--option builders ''")
+
+    def test_a_builder_that_says_nothing_is_not_waited_for(self):
+        with socket.create_server(("127.0.0.1", 0)) as silent:
+            report = self.report(
+                "offload-status", "--host", "127.0.0.1", "--limit", "1",
+                code=AWAY,
+                NIX_SSHOPTS=f"-F none -p {silent.getsockname()[1]}")
+        self.assert_finding(report, "away", "builder", "timed out")
 
     def test_no_jobs_here(self):
         variables = self.use(self.make_builder(), max_jobs="0")

@@ -192,6 +192,23 @@ class Mount(commands.CommandTest):
         self.assert_finding(report, "failed", "mount", "busy", "--lazy")
         self.report("offload-unmount", "--mount-point", self.point, "--lazy")
 
+    def test_a_server_that_is_gone_is_not_waited_for(self):
+        self.mount()
+        self.fake("umount", "exec sleep 600")
+        arguments = ("offload-unmount", "--mount-point", self.point, "--limit",
+                     "1")
+        report = self.report(*arguments, code=FAILED)
+        self.assert_finding(report, "failed", "mount", "does not answer",
+                            "--lazy")
+        # macOS has no program `timeout`; perl does what it does.
+        tools = self.place("tools")
+        for name in os.listdir("/usr/bin"):
+            if name not in ("timeout", "mount", "umount"):
+                os.symlink(f"/usr/bin/{name}", os.path.join(tools, name))
+        report = self.report(*arguments, code=FAILED,
+                             path=f"{self.fakes}:{tools}")
+        self.assert_finding(report, "failed", "mount", "does not answer")
+
     def test_nobody_s_store(self):
         self.configure(builders="")
         self.run_command("offload-mount", code=commands.USAGE)

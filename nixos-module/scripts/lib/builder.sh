@@ -59,7 +59,7 @@ list_builders() {
 
 # read_machines TEXT: as Nix reads its setting `builders`.
 read_machines() {
-  local line
+  local line newline=$'\n'
   while IFS= read -r line; do
     line=${line%%#*}
     line=${line#"${line%%[![:space:]]*}"}
@@ -73,7 +73,7 @@ read_machines() {
         ;;
       *) printf '%s\n' "$line" ;;
     esac
-  done <<<"${1//;/$'\n'}"
+  done <<<"${1//;/$newline}"
 }
 
 # read_builder LINE: into $uri $systems $key $jobs $speed $features $hostkey.

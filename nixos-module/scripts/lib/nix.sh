@@ -200,7 +200,7 @@ check_queue() {
   fi
   case $code in
     0) ok queue "queuectl check found nothing wrong" ;;
-    124) bad queue "queuectl check took longer than a minute" \
+    124 | 142) bad queue "queuectl check took longer than a minute" \
       "queuectl status says which target hangs" ;;
     *)
       bad queue "queuectl check found something wrong $(<"$scratch/said")" \
