@@ -4,15 +4,22 @@
 #
 # and, from the top of this repository,
 #
-#   nix-build nixos-module --arg pkgs 'import <nixpkgs> { }' -A packages.nix-queued
+#   nix-build nixos-module --arg pkgs 'import <nixpkgs> { }' \
+#     -A packages.nix-queued
 {
   pkgs ? null,
 }:
 let
-  present = builtins.filter builtins.pathExists;
-  module = file: { imports = present [ file ]; };
+  # Nix 2.8 wants a module, not the file that it is in.
+  module = file: { imports = [ file ]; };
+  together = modules: modules // {
+    default = { imports = builtins.attrValues modules; };
+  };
+in
+{
+  lib = import ./lib;
 
-  nixos = {
+  nixosModules = together {
     nix-queued = module ./modules/agent/nixos.nix;
     client = module ./modules/client/nixos.nix;
     coordinator = module ./modules/coordinator.nix;
@@ -28,26 +35,23 @@ let
     compat = module ./modules/compat.nix;
   };
 
-  darwin = {
+  darwinModules = together {
     nix-queued = module ./modules/agent/darwin.nix;
     client = module ./modules/client/darwin.nix;
+    utilities = module ./modules/utilities.nix;
   };
 
-  all = modules: modules // {
-    default = { imports = builtins.attrValues modules; };
-  };
-in
-{
-  lib = if builtins.pathExists ./lib/default.nix then import ./lib else { };
-  nixosModules = all nixos;
-  darwinModules = all darwin;
   overlays.default = import ./overlay.nix;
 }
 // (
-  if pkgs == null then { } else {
-    packages = rec {
-      nix-queued = pkgs.callPackage ./package.nix { };
-      default = nix-queued;
-    };
-  }
+  if pkgs == null then
+    { }
+  else
+    {
+      packages = rec {
+        nix-queued = pkgs.callPackage ./package.nix { };
+        commands = pkgs.callPackage ./commands.nix { };
+        default = nix-queued;
+      };
+    }
 )

@@ -1,4 +1,5 @@
-# Adds nix-queued to a package set.
-final: _: {
+# Adds the packages to a package set.
+final: prev: {
   nix-queued = final.callPackage ./package.nix { };
+  nix-queued-commands = final.callPackage ./commands.nix { };
 }

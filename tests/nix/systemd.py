@@ -51,10 +51,23 @@ class Units:
                           text, flags=re.MULTILINE)
             if name.endswith(".service") and "\nExecStart=" not in text:
                 text += "\n[Service]\nExecStart=/bin/true\n"
-            with open(os.path.join(self.folder, name), "w",
-                      encoding="utf-8") as file:
-                file.write(text)
+            self.write(name, text)
+        for name in self.needed() - set(self.units):
+            self.write(name, "[Service]\nExecStart=/bin/true\n")
         return self
+
+    def needed(self):
+        """Services of other packages without which these would not start."""
+        return {name for text in self.units.values()
+                for (_, key), values in directives(text).items()
+                if key in ("Requires", "Requisite", "BindsTo")
+                for value in values for name in value.split()
+                if name.endswith(".service")}
+
+    def write(self, name, text):
+        with open(os.path.join(self.folder, name), "w",
+                  encoding="utf-8") as file:
+            file.write(text)
 
     def __exit__(self, *_):
         shutil.rmtree(self.folder)

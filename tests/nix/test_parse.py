@@ -7,7 +7,7 @@ import unittest
 
 import support
 
-MAX_COLUMNS = 110
+MAX_COLUMNS = 120
 FOLDERS_WITHOUT = {"build", "__pycache__", "node_modules"}
 
 
@@ -69,8 +69,9 @@ class Files(unittest.TestCase):
         self.assertEqual([], found, "\n" + "\n".join(found))
 
     def test_style_is_looked_at(self):
-        for text in ("{ }\n", "# x",
-                     "# x\n" + "a" * (MAX_COLUMNS + 1) + "\n", "# x\na \n", "# x\n\ta\n", "# x\nwith lib;\n"):
+        long = "# x\n" + "a" * (MAX_COLUMNS + 1) + "\n"
+        for text in ("{ }\n", "# x", long, "# x\na \n", "# x\n\ta\n",
+                     "# x\nwith lib;\n"):
             with self.subTest(text):
                 self.assertEqual(1, len(complaints("x.nix", text)))
         self.assertEqual([], complaints("x.nix", "# x\n{ }\n"))

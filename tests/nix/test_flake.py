@@ -1,0 +1,247 @@
+"""The flakes: what they offer, and that Nix takes them without a network."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+import unittest
+
+import support
+
+FLAKE = os.path.join(support.ROOT, "flake.nix")
+SCRIPTS = os.path.join(support.MODULES, "scripts")
+NIXOS = ["binary-cache", "builder", "client", "compat", "coordinator",
+         "default", "harmonia", "laptop-builder-client", "nix-queued",
+         "offload-server", "populate", "proxy", "uploadEndpoint", "utilities"]
+DARWIN = ["client", "default", "nix-queued", "utilities"]
+SYSTEMS = ["aarch64-darwin", "aarch64-linux", "x86_64-darwin", "x86_64-linux"]
+
+# nixpkgs as far as the flake sees it; a derivation is what it is made of.
+PRETENDED_NIXPKGS = f"""
+rec {{
+  lib = import {support.HERE}/pocket;
+  legacyPackages = lib.genAttrs [ {" ".join(f'"{s}"' for s in SYSTEMS)} ]
+    (system: let
+      base = import {support.HERE}/pkgs.nix {{ inherit lib system; }};
+      derivation = a: a // {{
+        type = "derivation"; inherit system; inputs = a;
+        name = a.name or a.pname; outPath = "/made/${{a.name or a.pname}}";
+      }};
+      names = [ "cmake" "ninja" "pkg-config" "python3" "abseil-cpp" "cli11"
+        "glibc" "gtest" "libsodium" "nlohmann_json" "openssl" "tomlplusplus"
+        "xz" "zstd" ];
+      isDarwin = builtins.match ".*-darwin" system != null;
+      pkgs = base // lib.genAttrs names (name: base.bash // {{
+        pname = name; static = "${{name}}-static";
+      }}) // {{
+        stdenv = base.stdenv // {{
+          mkDerivation = derivation;
+          hostPlatform = base.stdenv.hostPlatform // {{ isGnu = !isDarwin; }};
+        }};
+        runCommand = name: a: text: derivation (a // {{ inherit name text; }});
+        mkShell = a: derivation (a // {{ name = "shell"; }});
+        inherit callPackage;
+      }};
+      callPackage = file: extra: let f = import file; in
+        f (builtins.intersectAttrs (builtins.functionArgs f) pkgs // extra);
+    in pkgs);
+}}
+"""
+OUTPUTS = (f"(import {FLAKE}).outputs"
+           f" {{ self = {{ }}; nixpkgs = {PRETENDED_NIXPKGS}; }}")
+
+
+def value(expression):
+    """Of an expression in which `o` are the outputs of the flake."""
+    return support.nix_value(f"let o = {OUTPUTS}; in {expression}")
+
+
+def commands():
+    return sorted(name for name in os.listdir(SCRIPTS)
+                  if os.path.isfile(os.path.join(SCRIPTS, name)))
+
+
+class WithPackages(unittest.TestCase):
+    """The flake at the top, with something in place of nixpkgs."""
+
+    def test_outputs(self):
+        self.assertEqual(
+            ["apps", "checks", "darwinModules", "devShells", "lib",
+             "nixosModules", "overlays", "packages"],
+            value("builtins.attrNames o"))
+        self.assertEqual(NIXOS, value("builtins.attrNames o.nixosModules"))
+        self.assertEqual(DARWIN, value("builtins.attrNames o.darwinModules"))
+        for output in ("apps", "checks", "devShells", "packages"):
+            with self.subTest(output):
+                self.assertEqual(SYSTEMS,
+                                 value(f"builtins.attrNames o.{output}"))
+
+    def test_every_program_can_be_run(self):
+        for system in SYSTEMS:
+            with self.subTest(system):
+                apps = value(f"builtins.mapAttrs (_: a: a.program)"
+                             f" o.apps.{system}")
+                self.assertEqual(
+                    sorted(["default", "queued", "queuectl", "queued-hook"]
+                           + commands()), sorted(apps))
+                self.assertEqual("/made/nix-queued/bin/queuectl",
+                                 apps["default"])
+                self.assertEqual("/made/nix-queued-commands/bin/cache-status",
+                                 apps["cache-status"])
+
+    def test_the_overlay_has_what_the_modules_take(self):
+        self.assertEqual(
+            ["nix-queued", "nix-queued-commands"],
+            value("builtins.attrNames (o.overlays.default"
+                  " { callPackage = f: _: f; } { })"))
+
+    def test_inputs(self):
+        inputs = support.nix_value(f"(import {FLAKE}).inputs")
+        self.assertEqual(["nixpkgs"], list(inputs))
+
+
+class Package(unittest.TestCase):
+
+    def package(self, system, what):
+        return value(f"let p = o.packages.{system}.nix-queued; in {what}")
+
+    def test_version(self):
+        with open(os.path.join(support.ROOT, "CMakeLists.txt"),
+                  encoding="utf-8") as file:
+            version = re.search(r"project\(nix-queued VERSION ([\d.]+)",
+                                file.read()).group(1)
+        self.assertEqual(version, self.package("x86_64-linux", "p.version"))
+
+    def test_hook_is_static_on_linux_only(self):
+        linux = self.package("x86_64-linux", "p.inputs.postInstall")
+        self.assertIn("install /made/queued-hook/bin/queued-hook ", linux)
+        self.assertEqual("", self.package("aarch64-darwin",
+                                          "p.inputs.postInstall"))
+        flags = self.package("aarch64-linux", "p.passthru.hook.cmakeFlags")
+        self.assertIn("-DNIXQ_STATIC_HOOK=ON", flags)
+
+    def test_options_of_cmake_exist(self):
+        with open(os.path.join(support.ROOT, "CMakeLists.txt"),
+                  encoding="utf-8") as file:
+            options = re.findall(r"^option\((\w+)", file.read(), re.MULTILINE)
+        flags = self.package(
+            "x86_64-linux", "p.inputs.cmakeFlags ++ p.passthru.hook.cmakeFlags")
+        for flag in flags:
+            with self.subTest(flag):
+                self.assertIn(re.match(r"-D(\w+)=O(N|FF)$", flag).group(1),
+                              options)
+
+    def test_source_is_what_is_built(self):
+        source = self.package("x86_64-linux", '"${p.inputs.src}"')
+        found = set(os.listdir(support.real_file(source)))
+        self.assertLessEqual(
+            {"CMakeLists.txt", "hook", "queued", "storage", "schema", "tests",
+             "examples"}, found)
+        self.assertFalse({"build", ".git", "nixos-module"} & found)
+
+    def test_tests_that_run_are_there(self):
+        """The names that are left out are those of test suites."""
+        check = self.package("x86_64-linux", "p.inputs.checkPhase")
+        suites = re.search(r"/\(([\w|]+)\)", check).group(1).split("|")
+        folders = re.search(r"\^\(([\w|/]+)\)/", check).group(1).split("|")
+        for folder in folders:
+            self.assertTrue(os.path.isdir(
+                os.path.join(support.ROOT, "tests", folder)), folder)
+        text = ""
+        for folder in folders:
+            for name in os.listdir(os.path.join(support.ROOT, "tests",
+                                                folder)):
+                if name.endswith("_test.cc"):
+                    with open(os.path.join(support.ROOT, "tests", folder,
+                                           name), encoding="utf-8") as file:
+                        text += file.read()
+        for suite in suites:
+            with self.subTest(suite):
+                self.assertRegex(text, rf"TEST(_F)?\({suite},")
+
+
+class Commands(unittest.TestCase):
+    """The package of the commands, built as its builder would do it."""
+
+    def test_every_command_runs(self):
+        script = value("o.packages.x86_64-linux.commands.text")
+        folder = tempfile.mkdtemp(prefix="nixq-commands-")
+        self.addCleanup(shutil.rmtree, folder)
+        source = support.STORE_PATH.search(script).group(0)
+        script = script.replace(source, support.real_file(source))
+        subprocess.run(
+            ["bash", "-euc", "patchShebangs() { :; }\n" + script], check=True,
+            env={**os.environ, "out": folder}, timeout=60)
+        self.assertEqual(commands(),
+                         sorted(os.listdir(os.path.join(folder, "bin"))))
+        for command in commands():
+            with self.subTest(command):
+                result = subprocess.run(
+                    [os.path.join(folder, "bin", command), "--help"],
+                    capture_output=True, text=True, timeout=60, check=False,
+                    stdin=subprocess.DEVNULL)
+                self.assertEqual(0, result.returncode, result.stderr)
+                self.assertIn(f"Usage: {command}", result.stdout)
+
+
+class WithoutInputs(unittest.TestCase):
+    """The flake in nixos-module/, from a repository as users have it."""
+
+    @classmethod
+    def setUpClass(cls):
+        cls.folder = tempfile.mkdtemp(prefix="nixq-flake-")
+        cls.addClassCleanup(shutil.rmtree, cls.folder)
+        shutil.copytree(support.MODULES,
+                        os.path.join(cls.folder, "nixos-module"))
+        shutil.copy(FLAKE, cls.folder)
+        for argv in (["init", "--quiet"], ["add", "."]):
+            subprocess.run(["git", *argv], cwd=cls.folder, check=True,
+                           timeout=60, stdout=subprocess.DEVNULL)
+        cls.url = f"git+file://{cls.folder}?dir=nixos-module"
+
+    def nix(self, *arguments):
+        return support.run_nix(
+            ["nix", "--offline", *arguments], check=False)
+
+    def test_check(self):
+        result = self.nix("flake", "check", self.url)
+        self.assertEqual(0, result.returncode, result.stderr)
+
+    def test_check_finds_a_wrong_module(self):
+        """Nix 2.8 does not take a path for a module."""
+        wrong = os.path.join(self.folder, "wrong")
+        os.makedirs(wrong)
+        with open(os.path.join(wrong, "flake.nix"), "w",
+                  encoding="utf-8") as file:
+            file.write("{ outputs = _: { nixosModules.x = 5; }; }\n")
+        result = self.nix("flake", "check", f"path:{wrong}")
+        self.assertNotEqual(0, result.returncode)
+
+    def test_outputs(self):
+        result = self.nix("eval", "--json", f"{self.url}#nixosModules",
+                          "--apply", "builtins.attrNames")
+        self.assertEqual(NIXOS, json.loads(result.stdout), result.stderr)
+
+    def test_lib(self):
+        result = self.nix("eval", "--json", f"{self.url}#lib", "--apply",
+                          "builtins.attrNames")
+        self.assertEqual(
+            ["builders", "cache", "mkMachinesFile", "mkNginx", "mkNixConf",
+             "mkSshConfig"], json.loads(result.stdout), result.stderr)
+
+    def test_each_module_stands_alone(self):
+        """Imported by itself, into a system that has no other of ours."""
+        for class_, names in (("nixos", NIXOS), ("darwin", DARWIN)):
+            for name in names:
+                with self.subTest(name, class_=class_):
+                    self.assertEqual([], support.nix_value(
+                        f"(import {support.HERE}/eval.nix {{"
+                        f' class = "{class_}"; module = {{ }};'
+                        f" base = [ (import {support.MODULES} {{ }})"
+                        f".{class_}Modules.{name} ]; }}).rendered.failures"))
+
+
+if __name__ == "__main__":
+    unittest.main()
