@@ -3,7 +3,7 @@ lib:
 let
   inherit (lib) attrByPath optional setAttrByPath showOption;
 
-  alias = { from, to, warning ? null }: { config, options, ... }:
+  alias = { from, to, visible, warning ? null }: { config, options, ... }:
     let
       old = attrByPath from (throw "no ${showOption from}") options;
       new = attrByPath to (throw "no ${showOption to}") options;
@@ -12,7 +12,7 @@ let
       options = setAttrByPath from (lib.mkOption {
         inherit (new) type;
         description = "Alias of {option}`${showOption to}`.";
-        visible = false;
+        inherit visible;
         apply = _: attrByPath to null config;
       });
       config = lib.mkMerge (
@@ -27,10 +27,14 @@ let
     };
 in
 {
-  mkAliasOptionModule = from: to: alias { inherit from to; };
+  mkAliasOptionModule = from: to: alias {
+    inherit from to;
+    visible = true;
+  };
 
   mkRenamedOptionModule = from: to: alias {
     inherit from to;
+    visible = false;
     warning = "The option `${showOption from}' has been renamed to "
       + "`${showOption to}'.";
   };
