@@ -18,13 +18,11 @@ let
   inherit (import ./nginx/blocks.nix) block;
 
   uploadDirectory =
-    if uploadEndpoint == null then
-      { }
-    else
-      { uploadDirectory = (import ./nginx/uploadSettings.nix uploadEndpoint).directory; };
+    if uploadEndpoint == null then null
+    else (import ./nginx/uploadSettings.nix uploadEndpoint).directory;
 
   proxyText =
-    let p = import ./nginx/proxy.nix (uploadDirectory // proxy); in
+    let p = import ./nginx/proxy.nix ({ inherit uploadDirectory; } // proxy); in
     p.http + block "server" "${p.listen}server_name ${p.names};\n${p.server}";
 
   uploadText =

@@ -16,7 +16,8 @@ arguments@{
   ...
 }:
 let
-  client = import ./client.nix (removeAttrs arguments [ "machinesFile" "settings" ]);
+  client = import ./client.nix
+    (removeAttrs arguments [ "machinesFile" "settings" ]);
 
   machines =
     if machinesFile == null then
@@ -46,4 +47,5 @@ let
 
   all = client // machines // settings;
 in
-builtins.concatStringsSep "" (map (name: line name all.${name}) (builtins.attrNames all))
+builtins.concatStringsSep ""
+  (map (name: line name all.${name}) (builtins.attrNames all))

@@ -13,10 +13,12 @@ let
     "${cfg.local.url}${separator}priority=${toString cfg.local.priority}";
   remote = lib.optionals cfg.remote.enable cfg.remote.substituters;
   remoteKeys = lib.optionals cfg.remote.enable cfg.remote.trustedPublicKeys;
-  keys = lib.optional (cfg.local.enable && cfg.local.publicKey != null) cfg.local.publicKey
-    ++ remoteKeys;
+  localKey = lib.optional (cfg.local.publicKey != null) cfg.local.publicKey;
+  keys = lib.optionals cfg.local.enable localKey ++ remoteKeys;
 
-  keyless = checks.withoutKey remote config.nix.settings.trusted-public-keys;
+  # Whoever has added them.
+  trusted = config.nix.settings.trusted-public-keys;
+  keyless = checks.withoutKey remote trusted;
 in
 {
   _class = "nixos";
@@ -85,7 +87,9 @@ in
           "cuda-maintainers.cachix.org-1:0dq3bujKpuEPMCX6U4WylrUDZ9JyUG0VpVZa7CNfq5E="
           "nix-community.cachix.org-1:mB9FSh9qf2dCimDSUo8Zy7bkq5CX+/rkCWyvRCYg3Fs="
         ];
-        description = "Their public keys: without its key, nothing is taken from a cache.";
+        description = ''
+          Their public keys: without its key, nothing is taken from a cache.
+        '';
       };
     };
   };
@@ -93,22 +97,27 @@ in
   config = lib.mkIf cfg.enable {
     assertions =
       checks.publicKeys "${name}.remote.trustedPublicKeys" remoteKeys
-      ++ checks.publicKeys "${name}.local.publicKey"
-        (lib.optional (cfg.local.publicKey != null) cfg.local.publicKey);
+      ++ checks.publicKeys "${name}.local.publicKey" localKey;
 
     warnings =
-      lib.optional (cfg.local.enable && checks.ownKeys config.nix.settings.trusted-public-keys == [ ])
-        ("${name}: there is no key of ${cfg.local.url}: Nix asks it for everything and"
-          + " refuses all that was built there (\"lacks a valid signature\"). Set"
-          + " local.publicKey to the text of its .pub file, or local.enable = false.")
+      lib.optional (cfg.local.enable && checks.ownKeys trusted == [ ])
+        ''
+          ${name}: there is no key of ${cfg.local.url}: Nix asks it for
+          everything and refuses all that was built there ("lacks a valid
+          signature"). Set local.publicKey to the text of its .pub file, or
+          local.enable = false.
+        ''
       ++ lib.optional (keyless != [ ])
-        ("${name}: there is no key of ${lib.concatStringsSep ", " keyless}: Nix would"
-          + " refuse what is there. Add it to remote.trustedPublicKeys; cachix.org shows"
-          + " it on the cache's page.");
+        ''
+          ${name}: there is no key of ${lib.concatStringsSep ", " keyless}: Nix
+          would refuse what is there. Add it to remote.trustedPublicKeys;
+          cachix.org shows it on the cache's page.
+        '';
 
     nix.settings = {
       substituters = checks.withoutUpstream (local ++ remote);
-      trusted-public-keys = builtins.filter (key: key != upstream.publicKey) keys;
+      trusted-public-keys =
+        builtins.filter (key: key != upstream.publicKey) keys;
 
       connect-timeout = lib.mkDefault 2;
       http-connections = lib.mkDefault 25;

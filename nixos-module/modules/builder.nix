@@ -26,9 +26,11 @@ let
     esac
   '';
 
-  wrongKeys = builtins.filter
-    (key: builtins.match "([^\n]* )?(ssh|ecdsa|sk)-[^ \n]+ [A-Za-z0-9+/=]+( [^\n]*)?\n?" key == null)
-    cfg.authorizedKeys;
+  # One line: options, kind, key, comment.
+  keyLine = "([^\n]* )?(ssh|ecdsa|sk)-[^ \n]+ [A-Za-z0-9+/=]+( [^\n]*)?\n?";
+  wrongKeys = map (builtins.substring 0 30) (
+    builtins.filter (key: builtins.match keyLine key == null) cfg.authorizedKeys
+  );
 in
 {
   _class = "nixos";
@@ -73,15 +75,19 @@ in
     };
 
     maxJobs = mkOption {
-      type = types.nullOr (types.either types.ints.unsigned (types.enum [ "auto" ]));
+      type = with types; nullOr (either ints.unsigned (enum [ "auto" ]));
       default = null;
-      description = "How many builds at once, whoever asks. Null: Nix' own choice.";
+      description = ''
+        How many builds at once, whoever asks. Null: Nix' own choice.
+      '';
     };
 
     cores = mkOption {
       type = types.nullOr types.ints.unsigned;
       default = null;
-      description = "How many cores one build may use; 0 is all. Null: Nix' own choice.";
+      description = ''
+        How many cores one build may use; 0 is all. Null: Nix' own choice.
+      '';
     };
 
     emulatedSystems = mkOption {
@@ -99,24 +105,30 @@ in
     assertions = [
       {
         assertion = wrongKeys == [ ];
-        message = "${name}.authorizedKeys has `${
-          lib.concatStringsSep "', `" (map (builtins.substring 0 30) wrongKeys)
-        }...', which is no public key, so the coordinator could not log in. It is"
-          + " the one line of a .pub file, `ssh-ed25519 AAAA...'; for files there is"
-          + " authorizedKeyFiles.";
+        message = ''
+          ${name}.authorizedKeys has
+          `${lib.concatStringsSep "...', `" wrongKeys}...', which is no public
+          key, so the coordinator could not log in. It is the one line of a
+          .pub file, `ssh-ed25519 AAAA...'; for files there is
+          authorizedKeyFiles.
+        '';
       }
       {
         assertion = cfg.user != "root";
-        message = "${name}.user is root: coordinators would get all of this machine."
-          + " Leave it at nix-builder.";
+        message = ''
+          ${name}.user is root: coordinators would get all of this machine.
+          Leave it at nix-builder.
+        '';
       }
     ];
 
     warnings = lib.optional
       (cfg.authorizedKeys == [ ] && cfg.authorizedKeyFiles == [ ])
-      ("${name} has no authorizedKeys: unless there are some in"
-        + " /var/lib/nix-builder/.ssh, no coordinator can log in. Add the text of the"
-        + " coordinator's .pub file.");
+      ''
+        ${name} has no authorizedKeys: unless there are some in
+        /var/lib/nix-builder/.ssh, no coordinator can log in. Add the text of
+        the coordinator's .pub file.
+      '';
 
     # A login shell is needed: sshd runs the forced command with it.
     users.users.${cfg.user} = {

@@ -2,7 +2,8 @@
 # services.clubcotton.harmonia and kernelcore.system.binary-cache.
 { lib, ... }:
 let
-  aliases = from: to: map (path: lib.mkAliasOptionModule (from ++ path) (to ++ path));
+  aliases = from: to: map
+    (path: lib.mkAliasOptionModule (from ++ path) (to ++ path));
 
   harmonia = aliases
     [ "services" "clubcotton" "harmonia" ]

@@ -68,7 +68,9 @@ let
       mandatoryFeatures = mkOption {
         type = types.listOf types.str;
         default = default.mandatoryFeatures;
-        description = "Only derivations that require all of these are built there.";
+        description = ''
+          Only derivations that require all of these are built there.
+        '';
       };
       publicHostKey = mkOption {
         type = types.nullOr types.str;
@@ -89,16 +91,18 @@ let
   };
 
   # Only for Nix' own logins: whoever goes there by hand keeps his own settings.
-  sshConfig = lib.concatMapStrings (b:
-    "Match host ${b.hostname} user ${b.sshUser}\n" + import ../lib/sshConnection.nix b)
+  sshConfig = lib.concatMapStrings
+    (b:
+      "Match host ${b.hostname} user ${b.sshUser}\n"
+      + import ../lib/sshConnection.nix b)
     cfg.builders;
 
   withHostKey = builtins.filter (b: b.publicHostKey != null) cfg.builders;
   hostKeys = builtins.listToAttrs (map
     (b: { name = b.hostname; value.publicKey = b.publicHostKey; }) withHostKey);
 
-  notOneLine = builtins.filter
-    (key: builtins.match "(ssh|ecdsa|sk)-[^ ]+ [A-Za-z0-9+/=]+( .*)?" key == null)
+  keyLine = "(ssh|ecdsa|sk)-[^ ]+ [A-Za-z0-9+/=]+( .*)?";
+  wrongKeys = builtins.filter (key: builtins.match keyLine key == null)
     (map (b: b.publicHostKey) withHostKey);
 
   names = map (b: b.hostname) cfg.builders;
@@ -177,34 +181,45 @@ in
     assertions = [
       {
         assertion = opt.sshKeyPath.isDefined;
-        message = "${name}.sshKeyPath is not set: Nix could not log in to any builder."
-          + " Make a key for this alone (ssh-keygen -t ed25519 -N '' -f"
-          + " /etc/nix/builder-key), set sshKeyPath to it, and give the text of its"
-          + " .pub file to services.nix-builder.builder.authorizedKeys there.";
+        message = ''
+          ${name}.sshKeyPath is not set: Nix could not log in to any builder.
+          Make a key for this alone, without a passphrase (ssh-keygen -t
+          ed25519 -f /etc/nix/builder-key), set sshKeyPath to it, and give the
+          text of its .pub file to
+          services.nix-builder.builder.authorizedKeys there.
+        '';
       }
       {
         assertion = cfg.enableLocalBuilds || cfg.builders != [ ];
-        message = "${name}: enableLocalBuilds is false and builders is empty, so nothing"
-          + " could be built at all, not even this system. Add a builder, or set"
-          + " enableLocalBuilds = true.";
+        message = ''
+          ${name}: enableLocalBuilds is false and builders is empty, so nothing
+          could be built at all, not even this system. Add a builder, or set
+          enableLocalBuilds = true.
+        '';
       }
       {
         assertion = lib.unique names == names;
-        message = "${name}.builders names a machine twice (${
-          lib.concatStringsSep ", " names
-        }): its jobs would be counted twice. Give it one entry with all its systems.";
+        message = ''
+          ${name}.builders names a machine twice
+          (${lib.concatStringsSep ", " names}): its jobs would be counted twice.
+          Give it one entry with all its systems.
+        '';
       }
       {
         assertion = cfg.localCacheUpload -> cfg.localCache != null;
-        message = "${name}: localCacheUpload is true but localCache is null: there is"
-          + " nowhere to upload to. Set localCache to the upload endpoint's URL.";
+        message = ''
+          ${name}: localCacheUpload is true but localCache is null: there is
+          nowhere to upload to. Set localCache to the upload endpoint's URL.
+        '';
       }
       {
-        assertion = notOneLine == [ ];
-        message = "${name}.builders: publicHostKey `${
-          lib.concatStringsSep "', `" notOneLine
-        }' is no host key, so ssh would refuse the builder. It looks like"
-          + " `ssh-ed25519 AAAA...': copy /etc/ssh/ssh_host_ed25519_key.pub from there.";
+        assertion = wrongKeys == [ ];
+        message = ''
+          ${name}.builders: publicHostKey
+          `${lib.concatStringsSep "', `" wrongKeys}' is no host key, so ssh
+          would refuse the builder. It looks like `ssh-ed25519 AAAA...': copy
+          /etc/ssh/ssh_host_ed25519_key.pub from there.
+        '';
       }
       signingKey
     ]
@@ -213,19 +228,25 @@ in
 
     warnings =
       lib.optional (!cfg.enableLocalBuilds)
-        ("${name}.enableLocalBuilds is false: max-jobs is 0, and while no builder can be"
-          + " reached nothing is built (\"Failed to find a machine for remote build\")."
-          + " To get out of that: nixos-rebuild switch --option max-jobs auto"
-          + " --option builders \"\".")
+        ''
+          ${name}.enableLocalBuilds is false: max-jobs is 0, and while no
+          builder can be reached nothing is built ("Failed to find a machine for
+          remote build"). To get out of that: nixos-rebuild switch --option
+          max-jobs auto --option builders "".
+        ''
       ++ lib.optional (signs && cfg.localCache == null && cfg.builders != [ ])
-        ("${name}: localCache is null, so only what this machine builds itself is signed"
-          + " here; what comes back from builders is signed on its way to the caches in"
-          + " services.nix-queued.targets. Set localCache to this machine's cache server.");
+        ''
+          ${name}: localCache is null, so only what this machine builds itself
+          is signed here; what comes back from builders is signed on its way to
+          the caches in services.nix-queued.targets. Set localCache to this
+          machine's cache server.
+        '';
 
     nix.distributedBuilds = cfg.builders != [ ];
-    nix.buildMachines = map (import ../lib/buildMachine.nix cfg.sshKeyPath) cfg.builders;
+    nix.buildMachines = lib.optionals opt.sshKeyPath.isDefined
+      (map (import ../lib/buildMachine.nix cfg.sshKeyPath) cfg.builders);
     nix.settings = {
-      # Builders fetch dependencies themselves instead of getting them from here.
+      # Builders fetch dependencies themselves, and do not get them from here.
       builders-use-substitutes = lib.mkDefault true;
       max-jobs = lib.mkIf (!cfg.enableLocalBuilds) 0;
       # Without a cache to look at, Nix itself signs what is built here.

@@ -8,8 +8,8 @@ let
 
   # Without a key of its own it takes the one that agenix has, if there is one.
   agenix = config.age.secrets.harmonia-signing-key.path or null;
-  oneKey = if cfg.signKeyPath != null then cfg.signKeyPath else agenix;
-  keys = map toString (cfg.signKeyPaths ++ lib.optional (oneKey != null) oneKey);
+  key = if cfg.signKeyPath != null then cfg.signKeyPath else agenix;
+  keys = map toString (cfg.signKeyPaths ++ lib.optional (key != null) key);
 
   signedByAgent = (config.services.nix-queued.signing.keyFiles or [ ]) != [ ];
 
@@ -32,18 +32,21 @@ let
 
   # services.harmonia.cache since its split, services.harmonia before.
   split = options.services.harmonia ? cache;
-  stock = if split then options.services.harmonia.cache else options.services.harmonia;
+  stock = options.services.harmonia.cache or options.services.harmonia;
 
   proxy = config.services.nix-builder.proxy or { enable = false; };
   servedPort = if proxy.enable then proxy.listenPort else cfg.port;
-  onTailnet = cfg.tailnetHostname != null && (config.services.tailscale.enable or false);
-  tailscale = "${config.services.tailscale.package or pkgs.tailscale}/bin/tailscale";
+  inherit (config.services) tailscale;
+  onTailnet = cfg.tailnetHostname != null && tailscale.enable;
+  serve = "${tailscale.package or pkgs.tailscale}/bin/tailscale serve";
+  service = "svc:${cfg.tailnetHostname}";
 in
 {
   _class = "nixos";
 
   options.services.nix-builder.harmonia = {
-    enable = lib.mkEnableOption "Harmonia, a server of this machine's Nix store";
+    enable = lib.mkEnableOption
+      "Harmonia, a server of this machine's Nix store";
 
     port = mkOption {
       type = types.port;
@@ -120,14 +123,17 @@ in
       ([ cfg.signKeyPath ] ++ cfg.signKeyPaths);
 
     warnings = lib.optional (keys == [ ] && !signedByAgent)
-      ("${name} has no signing key: clients refuse whatever this machine has built"
-        + " (\"lacks a valid signature\"). Make one with `nix-store"
-        + " --generate-binary-cache-key NAME SECRET-FILE PUBLIC-FILE`, set signKeyPath"
-        + " to the secret file, and give the public one to the clients.");
+      ''
+        ${name} has no signing key: clients refuse whatever this machine has
+        built ("lacks a valid signature"). Make one with `nix-store
+        --generate-binary-cache-key NAME SECRET-FILE PUBLIC-FILE`, set
+        signKeyPath to the secret file, and give the public one to the clients.
+      '';
 
     services.harmonia = if split then { cache = server; } else server;
 
-    networking.firewall.allowedTCPPorts = lib.optional cfg.openFirewall cfg.port;
+    networking.firewall.allowedTCPPorts =
+      lib.optional cfg.openFirewall cfg.port;
 
     systemd.services.nix-cache-tailnet = lib.mkIf onTailnet {
       description = "Nix cache as ${cfg.tailnetHostname} in the tailnet";
@@ -141,9 +147,9 @@ in
         RemainAfterExit = true;
         Restart = "on-failure";
         RestartSec = "30s";
-        ExecStart = "${tailscale} serve --service=svc:${cfg.tailnetHostname}"
-          + " --http=80 --yes http://127.0.0.1:${toString servedPort}";
-        ExecStop = "${tailscale} serve clear svc:${cfg.tailnetHostname}";
+        ExecStart = "${serve} --service=${service} --http=80 --yes"
+          + " http://127.0.0.1:${toString servedPort}";
+        ExecStop = "${serve} clear ${service}";
       };
     };
   };

@@ -8,6 +8,8 @@ let
   checks = import ../lib/checks.nix;
   default = import ../lib/builder.nix { hostname = ""; };
   cacheUrl = "http://${cfg.desktopIP}:${toString cfg.cachePort}";
+  cacheKey = lib.optional (cfg.cachePublicKey != null) cfg.cachePublicKey;
+  trusted = config.nix.settings.trusted-public-keys;
   desktop = import ../lib/builder.nix {
     hostname = cfg.desktopIP;
     sshUser = cfg.builderUser;
@@ -20,7 +22,8 @@ in
   imports = [ ./utilities.nix ];
 
   options.services.laptop-builder-client = {
-    enable = lib.mkEnableOption "building on a desktop that is not always there";
+    enable = lib.mkEnableOption
+      "building on a desktop that is not always there";
 
     desktopIP = mkOption {
       type = types.str;
@@ -61,7 +64,9 @@ in
     speedFactor = mkOption {
       type = types.ints.positive;
       default = 2;
-      description = "How fast the desktop is; with several, the fastest is asked first.";
+      description = ''
+        How fast the desktop is; with several, the fastest is asked first.
+      '';
     };
 
     systems = mkOption {
@@ -114,26 +119,31 @@ in
     assertions = [
       (checks.outsideStore "${name}.builderKeyPath" cfg.builderKeyPath)
     ]
-    ++ checks.publicKeys "${name}.cachePublicKey"
-      (lib.optional (cfg.cachePublicKey != null) cfg.cachePublicKey);
+    ++ checks.publicKeys "${name}.cachePublicKey" cacheKey;
 
     warnings =
       lib.optional (cfg.maxJobs == 0)
-        ("${name}.maxJobs is 0: while ${cfg.desktopIP} is off nothing is built (\"Failed"
-          + " to find a machine for remote build\"). To get out of that: nixos-rebuild"
-          + " switch --option max-jobs auto --option builders \"\".")
-      ++ lib.optional (checks.ownKeys config.nix.settings.trusted-public-keys == [ ])
-        ("${name}: there is no key of ${cacheUrl}: Nix refuses what the desktop has built"
-          + " (\"lacks a valid signature\"). Set cachePublicKey to what"
-          + " offload-generate-cache-keys prints there.");
+        ''
+          ${name}.maxJobs is 0: while ${cfg.desktopIP} is off nothing is built
+          ("Failed to find a machine for remote build"). To get out of that:
+          nixos-rebuild switch --option max-jobs auto --option builders "".
+        ''
+      ++ lib.optional (checks.ownKeys trusted == [ ])
+        ''
+          ${name}: there is no key of ${cacheUrl}: Nix refuses what the desktop
+          has built ("lacks a valid signature"). Set cachePublicKey to what
+          offload-generate-cache-keys prints there.
+        '';
 
     nix.distributedBuilds = true;
-    nix.buildMachines = [ (import ../lib/buildMachine.nix cfg.builderKeyPath desktop) ];
+    nix.buildMachines = [
+      (import ../lib/buildMachine.nix cfg.builderKeyPath desktop)
+    ];
     nix.settings = {
       max-jobs = lib.mkDefault cfg.maxJobs;
       builders-use-substitutes = lib.mkDefault true;
       substituters = [ cacheUrl ];
-      trusted-public-keys = lib.optional (cfg.cachePublicKey != null) cfg.cachePublicKey;
+      trusted-public-keys = cacheKey;
 
       connect-timeout = lib.mkDefault 2;
       http-connections = lib.mkDefault 25;

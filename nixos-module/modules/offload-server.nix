@@ -6,7 +6,7 @@ let
   name = "services.offload-server";
   cfg = config.services.offload-server;
   checks = import ../lib/checks.nix;
-  nfsPorts = [ 111 2049 ];
+  nfsPorts = lib.optionals cfg.enableNFS [ 111 2049 ];
 in
 {
   _class = "nixos";
@@ -17,7 +17,8 @@ in
   ];
 
   options.services.offload-server = {
-    enable = lib.mkEnableOption "building for laptops, and serving them the Nix store";
+    enable = lib.mkEnableOption
+      "building for laptops, and serving them the Nix store";
 
     cachePort = mkOption {
       type = types.port;
@@ -97,9 +98,11 @@ in
       (checks.outsideStore "${name}.cacheKeyPath" cfg.cacheKeyPath)
       {
         assertion = cfg.enableNFS -> cfg.nfsAllowed != [ ];
-        message = "${name}: enableNFS is true but nfsAllowed is empty: nobody could mount"
-          + " the store (\"access denied by server\"). Name your network, for instance"
-          + " [ \"192.168.1.0/24\" ], or set enableNFS = false.";
+        message = ''
+          ${name}: enableNFS is true but nfsAllowed is empty: nobody could mount
+          the store ("access denied by server"). Name your network, for instance
+          [ "192.168.1.0/24" ], or set enableNFS = false.
+        '';
       }
     ];
 
@@ -130,15 +133,16 @@ in
 
     services.nfs.server = lib.mkIf cfg.enableNFS {
       enable = true;
-      exports = "/nix/store ${
-        lib.concatMapStringsSep " " (network: "${network}(ro,all_squash,no_subtree_check)")
+      exports = "/nix/store"
+        + lib.concatMapStrings
+          (network: " ${network}(ro,all_squash,no_subtree_check)")
           cfg.nfsAllowed
-      }\n";
+        + "\n";
     };
 
     networking.firewall = lib.mkIf cfg.openFirewall {
-      allowedTCPPorts = [ cfg.cachePort ] ++ lib.optionals cfg.enableNFS nfsPorts;
-      allowedUDPPorts = lib.optionals cfg.enableNFS nfsPorts;
+      allowedTCPPorts = [ cfg.cachePort ] ++ nfsPorts;
+      allowedUDPPorts = nfsPorts;
     };
   };
 }

@@ -6,14 +6,18 @@ let
   name = "services.nix-builder.populate";
   cfg = config.services.nix-builder.populate;
   opt = options.services.nix-builder.populate;
-  isDirectory = lib.hasPrefix "/" cfg.flake;
+  # An assertion says so if it is not set.
+  flake = if opt.flake.isDefined then cfg.flake else "";
+  isDirectory = lib.hasPrefix "/" flake;
 
   # "packages.x86_64-linux.hello" is of our flake, "nixpkgs#hello" of another.
   installable = output:
-    if lib.hasInfix "#" output then output else "${cfg.flake}#${output}";
+    if lib.hasInfix "#" output then output else "${flake}#${output}";
 
   # The directory with the links to an output: its name, as a file's name.
-  linkName = builtins.replaceStrings [ "/" "#" ":" "?" "&" " " ] [ "-" "-" "-" "-" "-" "-" ];
+  linkName = builtins.replaceStrings
+    [ "/" "#" ":" "?" "&" " " ]
+    [ "-" "-" "-" "-" "-" "-" ];
 
   link = if cfg.pin then ''--out-link "$links/$1/result"'' else "--no-link";
   pinned = if cfg.pin then map linkName cfg.outputs else [ ];
@@ -25,12 +29,15 @@ in
   _class = "nixos";
 
   options.services.nix-builder.populate = {
-    enable = lib.mkEnableOption "building flake outputs on a schedule, for the cache";
+    enable = lib.mkEnableOption
+      "building flake outputs on a schedule, for the cache";
 
     flake = mkOption {
       type = types.str;
       example = "/etc/nixos";
-      description = "The flake: a directory, or anything that `nix build` takes.";
+      description = ''
+        The flake: a directory, or anything that `nix build` takes.
+      '';
     };
 
     outputs = mkOption {
@@ -53,7 +60,9 @@ in
     persistent = mkOption {
       type = types.bool;
       default = true;
-      description = "Whether to catch up on what was missed while the machine was off.";
+      description = ''
+        Whether to catch up on what was missed while the machine was off.
+      '';
     };
 
     updateLock = mkOption {
@@ -89,20 +98,26 @@ in
     assertions = [
       {
         assertion = opt.flake.isDefined;
-        message = "${name}.flake is not set, so there is nothing to build from. Set it to"
-          + " the directory of your flake, such as \"/etc/nixos\", or to its URL.";
+        message = ''
+          ${name}.flake is not set, so there is nothing to build from. Set it to
+          the directory of your flake, such as "/etc/nixos", or to its URL.
+        '';
       }
       {
         assertion = cfg.outputs != [ ];
-        message = "${name}.outputs is empty, so nothing would ever be built. Add outputs"
-          + " of the flake, such as"
-          + " \"nixosConfigurations.desktop.config.system.build.toplevel\".";
+        message = ''
+          ${name}.outputs is empty, so nothing would ever be built. Add outputs
+          of the flake, such as
+          "nixosConfigurations.desktop.config.system.build.toplevel".
+        '';
       }
       {
         assertion = !(opt.flake.isDefined && cfg.updateLock && !isDirectory);
-        message = "${name}.updateLock is true, but ${cfg.flake} is not a directory on this"
-          + " machine: there is no flake.lock to update. Use a clone of it, or set"
-          + " updateLock = false.";
+        message = ''
+          ${name}.updateLock is true, but ${flake} is not a directory on this
+          machine: there is no flake.lock to update. Use a clone of it, or set
+          updateLock = false.
+        '';
       }
     ];
 
@@ -128,7 +143,7 @@ in
         NoNewPrivileges = true;
         PrivateTmp = true;
         ProtectSystem = "strict";
-        ReadWritePaths = lib.optional cfg.updateLock cfg.flake;
+        ReadWritePaths = lib.optional (cfg.updateLock && isDirectory) flake;
         ProtectKernelTunables = true;
         ProtectKernelModules = true;
         ProtectControlGroups = true;
@@ -150,7 +165,7 @@ in
 
       ''
       + lib.optionalString isDirectory ''
-        cd ${lib.escapeShellArg cfg.flake}
+        cd ${lib.escapeShellArg flake}
       ''
       + lib.optionalString cfg.updateLock ''
         nix flake update --commit-lock-file ||

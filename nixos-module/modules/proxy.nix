@@ -17,11 +17,12 @@ let
 
   # nginx' own cache directory is there and writable. Any other has to be made,
   # mounted, and opened in its sandbox.
-  elsewhere = !lib.hasPrefix "/var/cache/nginx/" cfg.cacheDir;
+  cacheDir = toString cfg.cacheDir;
+  elsewhere = !lib.hasPrefix "/var/cache/nginx/" cacheDir;
 
   # NixOS chooses addresses, and does TLS, as long as nobody names addresses.
-  usual =
-    cfg.listenPort == default.listenPort && cfg.listenAddresses == default.listenAddresses;
+  usual = cfg.listenPort == default.listenPort
+    && cfg.listenAddresses == default.listenAddresses;
 
   ofNetwork =
     if config.services.resolved.enable or false then
@@ -33,7 +34,8 @@ in
   _class = "nixos";
 
   options.services.nix-builder.proxy = {
-    enable = lib.mkEnableOption "a caching proxy in front of the local cache and of cache.nixos.org";
+    enable = lib.mkEnableOption
+      "a caching proxy in front of the local cache and of cache.nixos.org";
 
     listenPort = mkOption {
       type = types.port;
@@ -50,7 +52,8 @@ in
     serverNames = mkOption {
       type = types.nonEmptyListOf types.str;
       default = lib.unique [ "nix-cache" config.networking.hostName ];
-      defaultText = lib.literalExpression ''[ "nix-cache" config.networking.hostName ]'';
+      defaultText = lib.literalExpression
+        ''[ "nix-cache" config.networking.hostName ]'';
       description = ''
         The names by which clients know it. Where nginx serves nothing else on
         this port, any name and address will do.
@@ -69,8 +72,10 @@ in
       type = types.nullOr types.path;
       default = default.uploadDirectory;
       defaultText = lib.literalExpression
-        "the directory of services.nix-builder.uploadEndpoint, if that is enabled";
-      description = "A directory with a binary cache, looked into before anything else.";
+        "services.nix-builder.uploadEndpoint.directory, if that is enabled";
+      description = ''
+        A directory with a binary cache, looked into before anything else.
+      '';
     };
 
     fallthroughOn = mkOption {
@@ -87,7 +92,9 @@ in
     upstream = mkOption {
       type = types.str;
       default = default.upstream;
-      description = "The cache to ask for what is not here, and to keep copies of.";
+      description = ''
+        The cache to ask for what is not here, and to keep copies of.
+      '';
     };
 
     caFile = mkOption {
@@ -99,8 +106,12 @@ in
     resolver = mkOption {
       type = types.listOf types.str;
       default = ofNetwork;
-      defaultText = lib.literalExpression
-        ''[ "127.0.0.53" ] with services.resolved, else config.networking.nameservers'';
+      defaultText = lib.literalExpression ''
+        if config.services.resolved.enable then
+          [ "127.0.0.53" ]
+        else
+          config.networking.nameservers
+      '';
       example = [ "192.168.1.1" ];
       description = ''
         The DNS servers that nginx asks for upstream's address. It asks when it
@@ -134,7 +145,9 @@ in
     maxSize = mkOption {
       type = size;
       default = default.maxSize;
-      description = "How much they may be; those that were not used longest go first.";
+      description = ''
+        How much they may be; those that were not used longest go first.
+      '';
     };
 
     minFree = mkOption {
@@ -215,15 +228,20 @@ in
     assertions = [
       {
         assertion = cfg.resolver != [ ];
-        message = "${name}.resolver is empty, so nginx could not look up"
-          + " ${cfg.upstream}. It does not read /etc/resolv.conf: name your DNS"
-          + " server, for instance resolver = [ \"192.168.1.1\" ], or set"
-          + " networking.nameservers, or enable services.resolved.";
+        message = ''
+          ${name}.resolver is empty, so nginx could not look up ${cfg.upstream}.
+          It does not read /etc/resolv.conf: name your DNS server, for instance
+          resolver = [ "192.168.1.1" ], or set networking.nameservers, or enable
+          services.resolved.
+        '';
       }
       {
-        assertion = !lib.hasPrefix "${builtins.storeDir}/" (toString cfg.cacheDir);
-        message = "${name}.cacheDir is ${toString cfg.cacheDir}, in the Nix store, where"
-          + " nginx cannot write. Name a directory like /var/cache/nginx/nix-cache-proxy.";
+        assertion = !lib.hasPrefix "${builtins.storeDir}/" cacheDir;
+        message = ''
+          ${name}.cacheDir is ${cacheDir}, in the Nix store, where
+          nginx cannot write. Name a directory like
+          /var/cache/nginx/nix-cache-proxy.
+        '';
       }
     ];
 
@@ -237,17 +255,19 @@ in
         extraConfig = text.server;
       }
       // lib.optionalAttrs (!usual) {
-        listen = map (addr: { inherit addr; port = cfg.listenPort; }) cfg.listenAddresses;
+        listen = map (addr: { inherit addr; port = cfg.listenPort; })
+          cfg.listenAddresses;
       };
     };
 
     systemd.services.nginx = lib.mkIf elsewhere {
-      serviceConfig.ReadWritePaths = [ (toString cfg.cacheDir) ];
-      unitConfig.RequiresMountsFor = [ (toString cfg.cacheDir) ];
+      serviceConfig.ReadWritePaths = [ cacheDir ];
+      unitConfig.RequiresMountsFor = [ cacheDir ];
     };
     systemd.tmpfiles.rules = lib.optional elsewhere
-      "d ${toString cfg.cacheDir} 0700 ${nginx.user} ${nginx.group} -";
+      "d ${cacheDir} 0700 ${nginx.user} ${nginx.group} -";
 
-    networking.firewall.allowedTCPPorts = lib.optional cfg.openFirewall cfg.listenPort;
+    networking.firewall.allowedTCPPorts =
+      lib.optional cfg.openFirewall cfg.listenPort;
   };
 }

@@ -96,22 +96,27 @@ in
     assertions = [
       {
         assertion = cfg.allowedNetworks != [ ] || cfg.basicAuthFile != null;
-        message = "${name}: allowedNetworks is empty and there is no basicAuthFile, so"
-          + " nobody could upload. Name the networks that may, for instance"
-          + " [ \"192.168.1.0/24\" ], or set basicAuthFile.";
+        message = ''
+          ${name}: allowedNetworks is empty and there is no basicAuthFile, so
+          nobody could upload. Name the networks that may, for instance [
+          "192.168.1.0/24" ], or set basicAuthFile.
+        '';
       }
       (checks.outsideStore "${name}.basicAuthFile" cfg.basicAuthFile)
       {
         assertion = !lib.hasPrefix "${builtins.storeDir}/" directory;
-        message = "${name}.directory is ${directory}, in the Nix store, where nginx"
-          + " cannot write. Name a directory like ${default.directory}.";
+        message = ''
+          ${name}.directory is ${directory}, in the Nix store, where nginx
+          cannot write. Name a directory like ${default.directory}.
+        '';
       }
     ];
 
     services.nginx = {
       enable = true;
       virtualHosts.nix-cache-upload = {
-        listen = map (addr: { inherit addr; inherit (cfg) port; }) cfg.listenAddresses;
+        listen = map (addr: { inherit addr; inherit (cfg) port; })
+          cfg.listenAddresses;
         extraConfig = text.server;
       };
     };
@@ -121,8 +126,11 @@ in
       serviceConfig.ReadWritePaths = [ directory ];
       unitConfig.RequiresMountsFor = [ directory ];
     };
-    systemd.tmpfiles.rules = [ "d ${directory} 0755 ${nginx.user} ${nginx.group} -" ];
+    systemd.tmpfiles.rules = [
+      "d ${directory} 0755 ${nginx.user} ${nginx.group} -"
+    ];
 
-    networking.firewall.allowedTCPPorts = lib.optional cfg.openFirewall cfg.port;
+    networking.firewall.allowedTCPPorts =
+      lib.optional cfg.openFirewall cfg.port;
   };
 }

@@ -39,12 +39,12 @@ http {{
 SERVER = "server {{\n{listen}server_name {names};\n{inside}}}\n"
 
 
-def rendered(module):
-    """services.nginx of a configuration, given as data."""
+def evaluate(module):
+    """What a configuration, given as data, comes to."""
     text = json.dumps(json.dumps(module)).replace("${", "\\${")
-    return support.nix_value(
+    return support.Rendered(support.nix_value(
         f"(import {support.HERE}/eval.nix {{ module = builtins.fromJSON {text};"
-        " }).rendered.nginx")
+        " }).rendered"))
 
 
 def nixos_text(base, made):
@@ -87,8 +87,9 @@ class CacheHost:
         # A port that was free may be taken a moment later.
         for _ in range(5):
             self.port, self.upload_port = nginx.free_port(), nginx.free_port()
-            text = change(nixos_text(base, rendered(
-                {"services": {"nix-builder": self.options(proxy, upload)}})))
+            made = evaluate(
+                {"services": {"nix-builder": self.options(proxy, upload)}})
+            text = change(nixos_text(base, made.nginx))
             if self.start(text):
                 return
         raise AssertionError(f"nginx does not start\n{self.errors()}")

@@ -20,6 +20,8 @@ rec {
   cacheInfo = { storeDir, priority, ... }: location "= /nix-cache-info" ''
     if ($request_method !~ "^(GET|HEAD)$") { return 405; }
     default_type text/x-nix-cache-info;
-    return 200 "StoreDir: ${storeDir}\nWantMassQuery: 1\nPriority: ${toString priority}\n";
+    return 200 "StoreDir: ${storeDir}\nWantMassQuery: 1\nPriority: ${
+      toString priority
+    }\n";
   '';
 }

@@ -20,15 +20,17 @@ let
   words = builtins.concatStringsSep " ";
 
   # IPv6 addresses need brackets here.
+  hex = "[0-9a-fA-F]*";
   nameServer = address:
-    if builtins.match "[0-9a-fA-F]*:[0-9a-fA-F]*:[0-9a-fA-F:.]*" address == null then
+    if builtins.match "${hex}:${hex}:[0-9a-fA-F:.]*" address == null then
       address
     else
       "[${address}]";
 
+  journal = "syslog:server=unix:/dev/log,tag=nginx,nohostname";
   accessLog = {
-    syslog = "access_log syslog:server=unix:/dev/log,tag=nginx,nohostname nixcache;\n";
-    file = "access_log ${s.accessLogFile} nixcache;\n";
+    syslog = "access_log ${journal} nixcache;\n";
+    file = "access_log ${toString s.accessLogFile} nixcache;\n";
     off = "access_log off;\n";
   }.${s.accessLog};
 

@@ -3,7 +3,9 @@ what: url:
 let
   parts = builtins.match
     "(https?)://([^]/:@[]+|[[][0-9a-fA-F:]+[]])(:([0-9]+))?(/[^?#]*)?" url;
-  part = n: if builtins.elemAt parts n == null then "" else builtins.elemAt parts n;
+  part = n:
+    let found = builtins.elemAt parts n; in
+    if found == null then "" else found;
   withoutSlash = text:
     let cut = builtins.match "(.*[^/])/*" text; in
     if cut == null then "" else builtins.head cut;

@@ -1,6 +1,7 @@
 # What the client's options come to; the same on NixOS and nix-darwin.
 { config, lib, ... }:
 let
+  name = "services.nix-builder.client";
   cfg = config.services.nix-builder.client;
   checks = import ../../lib/checks.nix;
   settings = import ../../lib/client.nix (removeAttrs cfg [ "enable" ]);
@@ -14,13 +15,15 @@ in
     assertions = [
       {
         assertion = builtins.match urls cfg.cacheUrl != null;
-        message = "services.nix-builder.client.cacheUrl is `${cfg.cacheUrl}', which Nix"
-          + " cannot ask for anything. Write the scheme as well, for instance"
-          + " `http://${cfg.cacheUrl}'.";
+        message = ''
+          ${name}.cacheUrl is `${cfg.cacheUrl}', which Nix
+          cannot ask for anything. Write the scheme as well, for instance
+          `http://${cfg.cacheUrl}'.
+        '';
       }
     ]
-    ++ checks.publicKeys "services.nix-builder.client.publicKey" [ cfg.publicKey ]
-    ++ checks.publicKeys "services.nix-builder.client.extraPublicKeys" cfg.extraPublicKeys;
+    ++ checks.publicKeys "${name}.publicKey" [ cfg.publicKey ]
+    ++ checks.publicKeys "${name}.extraPublicKeys" cfg.extraPublicKeys;
 
     nix.settings = {
       substituters = checks.withoutUpstream settings.substituters;
