@@ -102,6 +102,15 @@ class WithPackages(unittest.TestCase):
         self.assertEqual(["nixpkgs"], list(inputs))
 
 
+    def test_modules_need_no_overlay(self):
+        """Where pkgs has no nix-queued, they build it from this tree."""
+        self.assertEqual("/made/nix-queued", support.nix_value(
+            f"let n = {PRETENDED_NIXPKGS}; in (n.lib.evalModules {{ modules ="
+            f" [ {support.MODULES}/modules/agent/options.nix ];"
+            ' specialArgs.pkgs = removeAttrs n.legacyPackages.x86_64-linux'
+            ' [ "nix-queued" ]; }).config.services.nix-queued.package'))
+
+
 class Package(unittest.TestCase):
 
     def package(self, system, what):
