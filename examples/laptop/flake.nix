@@ -28,7 +28,9 @@
         laptop-home = machine "laptop" [ ./laptop.nix ];
         laptop-mobile = machine "laptop" [
           ./laptop.nix
-          ({ lib, ... }: { services.laptop-builder-client.enable = lib.mkForce false; })
+          ({ lib, ... }: {
+            services.laptop-builder-client.enable = lib.mkForce false;
+          })
         ];
       };
     };

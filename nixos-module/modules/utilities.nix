@@ -38,7 +38,8 @@ let
   ];
 
   # What is set in a shell comes before what is set here.
-  export = variable: value: "export ${variable}=\"\${${variable}:-${value}}\"\n";
+  export = variable: value:
+    "export ${variable}=\"\${${variable}:-${value}}\"\n";
 
   command = name: pkgs.writeShellApplication {
     inherit name;

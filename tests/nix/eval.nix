@@ -43,7 +43,9 @@ let
     failures = map (a: a.message)
       (builtins.filter (a: !a.assertion) config.assertions);
     etc = render.etc config.environment.etc;
-    packages = map (p: p.pname) config.environment.systemPackages;
+    # Their texts are looked at, too.
+    packages = map (p: builtins.seq p.outPath p.pname)
+      config.environment.systemPackages;
     nixSettings = config.nix.settings;
     nixConf = render.nixConf config.nix.settings;
     buildMachines = config.nix.buildMachines;

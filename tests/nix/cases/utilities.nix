@@ -7,7 +7,9 @@ in
 
   mac = {
     class = "darwin";
-    module = enable // { imports = [ ../../../nixos-module/modules/utilities.nix ]; };
+    module = enable // {
+      imports = [ ../../../nixos-module/modules/utilities.nix ];
+    };
   };
 
   defaults.module = enable // {
