@@ -10,6 +10,7 @@
 #include "queued/sockets.h"
 #include "storage/base/process.h"
 #include "storage/base/status.h"
+#include "storage/queue/inbox.h"
 
 namespace nixq {
 namespace {
@@ -103,6 +104,7 @@ absl::Status Daemon::Open() {
     targets_[rows[i].id] = std::move(target);
   }
   pool_ = std::make_unique<WorkerPool>(workers);
+  SweepUnfinishedDatabases(config_.state_dir);
   NIXQ_RETURN_IF_ERROR(intake_.RemakeHolds());
   NIXQ_RETURN_IF_ERROR(intake_.AdoptRoots().status());
   const absl::Time now = parts_.clock.Now();

@@ -131,7 +131,8 @@ struct SpawnRequest {
 // child of a process with threads. Returns only if something failed.
 int BecomeProgram(const SpawnRequest& request, char* const* argv,
                   char* const* environment, [[maybe_unused]] pid_t parent) {
-  if (setpgid(0, 0) != 0) return errno;
+  // A group to be killed as one, and no terminal to ask for passwords on.
+  if (setsid() < 0) return errno;
 #ifdef __linux__
   if (request.dies_with_thread) {
     if (prctl(PR_SET_PDEATHSIG, SIGKILL) != 0) return errno;

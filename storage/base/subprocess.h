@@ -42,9 +42,10 @@ struct SubprocessResult {
   std::string standard_error;
 };
 
-// Runs a child in its own process group until it exits, blocking; what it
-// leaves running in its group is killed then. On Linux it also dies with this
-// process. Thread-safe. Killing is SIGTERM and, half a second later, SIGKILL.
+// Runs a child until it exits, blocking, in a session and process group of its
+// own (so that it finds no terminal to ask on); what it leaves running in its
+// group is killed then. On Linux it also dies with this process. Thread-safe.
+// Killing is SIGTERM and, half a second later, SIGKILL.
 // Errors: NOT_FOUND          no such program
 //         DEADLINE_EXCEEDED  stall or total limit; the group was killed
 //         CANCELLED          cancelled; the group was killed

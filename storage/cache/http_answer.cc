@@ -61,6 +61,9 @@ absl::StatusCode CodeOf(const HttpResponse& response) {
     case 425:
     case 429:
       return absl::StatusCode::kUnavailable;
+    case 501:
+    case 505:
+      return absl::StatusCode::kUnimplemented;
     case 507:
       return absl::StatusCode::kResourceExhausted;
     default:

@@ -32,8 +32,9 @@ absl::Status WebPageError(const std::string& doing) {
 
 // What is wrong with a request concerns the path that it is for.
 absl::Status BlameIfWrong(absl::Status status) {
-  return absl::IsInvalidArgument(status) ? BlamePath(std::move(status))
-                                         : status;
+  return absl::IsInvalidArgument(status) || absl::IsUnimplemented(status)
+             ? BlamePath(std::move(status))
+             : status;
 }
 
 std::string PutOf(const std::string& url, std::optional<uint64_t> size_bytes) {

@@ -292,10 +292,10 @@ absl::Status Transfer::ErrorOf(CURLcode code) const {
   long connect_code = 0;
   curl_easy_getinfo(easy_, CURLINFO_HTTP_CONNECTCODE, &connect_code);
   if (connect_code == 407) meaning = absl::StatusCode::kUnauthenticated;
-  const std::string detail = Printable(error_text_, CURL_ERROR_SIZE);
-  return absl::Status(
-      meaning, absl::StrFormat("%s: %s%s%s", Doing(), curl_easy_strerror(code),
-                               detail.empty() ? "" : ": ", detail));
+  // The text of this very failure, if there is one, says it all.
+  std::string detail = Printable(error_text_, CURL_ERROR_SIZE);
+  if (detail.empty()) detail = curl_easy_strerror(code);
+  return absl::Status(meaning, absl::StrFormat("%s: %s", Doing(), detail));
 }
 
 HttpResponse Transfer::TakeResponse() {

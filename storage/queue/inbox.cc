@@ -11,6 +11,7 @@
 
 #include "absl/strings/str_format.h"
 #include "schema/migrations.h"
+#include "storage/base/clock.h"
 #include "storage/base/io.h"
 #include "storage/base/status.h"
 #include "storage/queue/sqlite.h"
@@ -19,6 +20,9 @@ namespace nixq {
 namespace {
 
 constexpr mode_t kStateDirMode = 0750;
+constexpr std::string_view kTemporaryPrefix = ".queue.db.";
+constexpr absl::Duration kTemporaryLife = absl::Minutes(1);
+constexpr size_t kMaxNames = 1'000'000;
 
 // The daemon empties the WAL long before it is this long. Without a daemon
 // every hook is the first to open the file and so reads the whole WAL: a
@@ -35,7 +39,8 @@ std::string InboxSql() {
 absl::StatusOr<UniqueFd> CreateTemporary(const std::string& state_dir,
                                          mode_t mode, std::string* name) {
   for (int attempt = 0; attempt < 100; ++attempt) {
-    *name = absl::StrFormat("%s/.queue.db.%d.%d", state_dir, getpid(), attempt);
+    *name = absl::StrFormat("%s/%s%d.%d", state_dir,
+                            std::string(kTemporaryPrefix), getpid(), attempt);
     int fd = open(name->c_str(),
                   O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, mode);
     if (fd >= 0) return UniqueFd(fd);
@@ -111,6 +116,21 @@ std::string_view KindName(InboxKind kind) {
 
 std::string QueueFile(const std::string& state_dir) {
   return state_dir + "/queue.db";
+}
+
+void SweepUnfinishedDatabases(const std::string& state_dir) {
+  auto names = ListDirectory(state_dir, kMaxNames);
+  if (!names.ok()) return;
+  const absl::Time now = SystemClock().Now();
+  for (const std::string& name : *names) {
+    const std::string file = state_dir + "/" + name;
+    struct stat st;
+    if (name.starts_with(kTemporaryPrefix) && lstat(file.c_str(), &st) == 0 &&
+        S_ISREG(st.st_mode) &&
+        now - absl::FromTimeT(st.st_mtime) > kTemporaryLife) {
+      unlink(file.c_str());
+    }
+  }
 }
 
 class InboxWriter::Impl {

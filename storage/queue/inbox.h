@@ -29,6 +29,11 @@ struct InboxEntry {
 // "<state dir>/queue.db".
 std::string QueueFile(const std::string& state_dir);
 
+// Removes the unfinished databases of hooks that were killed while they made
+// one: files "<state dir>/.queue.db.*" older than a minute, which no living
+// hook is. Trouble is left for the next time.
+void SweepUnfinishedDatabases(const std::string& state_dir);
+
 // The writing end of the inbox. Creates the database with just the inbox if
 // there is none (whole, by link(2), so that 64 hooks at once make one), gives
 // it to the owner and group of the state directory (mode 0660 masked by the

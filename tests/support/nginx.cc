@@ -173,8 +173,14 @@ std::string Nginx::ErrorLog() const {
   return ReadFile(base_ / "error.log", 1 << 20).value_or("");
 }
 
-std::string Nginx::AccessLog() const {
-  return ReadFile(base_ / "access.log", 16 << 20).value_or("");
+std::string Nginx::AccessLog(std::string_view text) const {
+  std::string log;
+  for (int tries = 0; tries < 1000; ++tries) {
+    log = ReadFile(base_ / "access.log", 16 << 20).value_or("");
+    if (log.find(text) != log.npos) break;
+    absl::SleepFor(absl::Milliseconds(10));
+  }
+  return log;
 }
 
 }  // namespace nixq

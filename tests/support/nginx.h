@@ -40,7 +40,9 @@ class Nginx {
   // Where what was PUT appears.
   std::string directory() const { return base_ / "cache"; }
   std::string ErrorLog() const;
-  std::string AccessLog() const;
+  // The access log, once `text` is in it: nginx writes a line after the answer.
+  // Whatever there is after ten seconds.
+  std::string AccessLog(std::string_view text) const;
 
  private:
   Nginx() = default;

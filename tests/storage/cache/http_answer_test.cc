@@ -66,6 +66,7 @@ TEST(StatusFromHttpTest, EachStatusHasItsCode) {
       {425, Code::kUnavailable},
       {429, Code::kUnavailable},
       {500, Code::kUnavailable},
+      {501, Code::kUnimplemented},
       {502, Code::kUnavailable},
       {503, Code::kUnavailable},
       {504, Code::kUnavailable},

@@ -81,7 +81,7 @@ TEST_F(HttpStoreTest, EachAnswerToAPutHasItsCode) {
       {413, Code::kInvalidArgument, true},
       {429, Code::kUnavailable, false},
       {500, Code::kUnavailable, false},
-      {501, Code::kUnavailable, false},
+      {501, Code::kUnimplemented, true},
       {503, Code::kUnavailable, false},
       {507, Code::kResourceExhausted, false},
   };
@@ -239,7 +239,7 @@ class HttpIdentityTest : public HttpStoreTest {
 TEST_F(HttpIdentityTest, OnlyTheRightCaWillDo) {
   StartNginx();
   ASSERT_TRUE(PutToNginx().ok());
-  EXPECT_THAT(nginx_->AccessLog(), HasSubstr("HTTP/2.0"));
+  EXPECT_THAT(nginx_->AccessLog("PUT"), HasSubstr("HTTP/2.0"));
 
   const auto other = TestCa::Create(directory_ / "other");
   ASSERT_TRUE(other.ok()) << other.status();
@@ -263,7 +263,7 @@ TEST_F(HttpIdentityTest, Http11OverTlsWorksToo) {
   server_options_.http2 = false;
   StartNginx();
   ASSERT_TRUE(PutToNginx().ok());
-  EXPECT_THAT(nginx_->AccessLog(), HasSubstr("HTTP/1.1"));
+  EXPECT_THAT(nginx_->AccessLog("PUT"), HasSubstr("HTTP/1.1"));
 }
 
 TEST_F(HttpIdentityTest, ClientCertificates) {

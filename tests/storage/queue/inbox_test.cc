@@ -7,6 +7,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <chrono>
 #include <csignal>
 #include <filesystem>
 #include <fstream>
@@ -365,6 +366,25 @@ TEST_F(InboxTest, AnUnattendedWalIsBounded) {
   EXPECT_EQ(Rows(), rows);
   EXPECT_GT(largest, uintmax_t{16} << 20);
   EXPECT_LT(largest, uintmax_t{20} << 20);
+}
+
+TEST_F(InboxTest, SweepsWhatKilledHooksLeft) {
+  ASSERT_TRUE(Put({{.path = "/nix/store/x"}}).ok());
+  const auto old =
+      std::filesystem::file_time_type::clock::now() - std::chrono::minutes(5);
+  for (const char* name : {"/.queue.db.12.0", "/.queue.db.13.0", "/mine"}) {
+    std::ofstream(State() + name) << "half";
+    std::filesystem::last_write_time(State() + name, old);
+  }
+  std::ofstream(State() + "/.queue.db.13.0") << "of a living hook";
+  std::filesystem::create_directory(State() + "/.queue.db.directory");
+  std::filesystem::last_write_time(State() + "/.queue.db.directory", old);
+  SweepUnfinishedDatabases(State());
+  EXPECT_FALSE(std::filesystem::exists(State() + "/.queue.db.12.0"));
+  EXPECT_TRUE(std::filesystem::exists(State() + "/.queue.db.13.0"));
+  EXPECT_TRUE(std::filesystem::exists(State() + "/mine"));
+  EXPECT_TRUE(std::filesystem::exists(State() + "/.queue.db.directory"));
+  EXPECT_EQ(Rows(), 1);
 }
 
 }  // namespace
