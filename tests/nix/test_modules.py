@@ -347,8 +347,10 @@ class Builder(WithDirectory):
         if not os.path.exists(key):
             ssh_server.generate_ssh_key(key)
         os.makedirs("/run/sshd", mode=0o755, exist_ok=True)
-        file = self.write("sshd_config",
-                          f"HostKey {key}\n{made.openssh['extraConfig']}")
+        # What others have configured, before and after.
+        file = self.write("sshd_config", "\n".join([
+            f"HostKey {key}", "X11Forwarding yes",
+            made.openssh["extraConfig"], "MaxAuthTries 3"]))
         text = self.run_ok(["/usr/sbin/sshd", "-T", "-f", file, "-C",
                             f"user={user},host=x,addr=10.0.0.1"]).stdout
         return dict(line.split(" ", 1) for line in text.splitlines())
@@ -356,15 +358,16 @@ class Builder(WithDirectory):
     def test_the_login_is_for_builds_only(self):
         made = support.render("builder", "usual")
         found = self.sshd_allows(made, "nix-builder")
-        self.assertEqual(
-            ("publickey", "no", "no", "no", "no"),
-            tuple(found[key] for key in (
-                "authenticationmethods", "allowtcpforwarding", "permittty",
-                "allowagentforwarding", "permittunnel")))
+        self.assertEqual("publickey", found["authenticationmethods"])
+        for key in ("allowtcpforwarding", "allowstreamlocalforwarding",
+                    "allowagentforwarding", "permittunnel", "permittty",
+                    "x11forwarding"):
+            self.assertEqual("no", found[key], key)
         self.assertIn("nix-builder-login", found["forcecommand"])
         other = self.sshd_allows(made, "alice")
-        self.assertEqual(("none", "yes"), (other["forcecommand"],
-                                           other["permittty"]))
+        self.assertEqual(("none", "yes", "yes", "3"), (
+            other["forcecommand"], other["permittty"],
+            other["x11forwarding"], other["maxauthtries"]))
 
     def test_what_the_login_runs(self):
         made = support.render("builder", "usual")
