@@ -38,6 +38,12 @@ let
       ];
   render = import ./render.nix { inherit lib pkgs; };
   config = evaluated.config;
+  # nix-darwin has no values where it does not manage Nix.
+  nix =
+    if config.nix.enable then
+      config.nix
+    else
+      { settings = { }; buildMachines = [ ]; };
   both = {
     inherit (config) warnings;
     failures = map (a: a.message)
@@ -46,9 +52,9 @@ let
     # Their texts are looked at, too.
     packages = map (p: builtins.seq p.outPath p.pname)
       config.environment.systemPackages;
-    nixSettings = config.nix.settings;
-    nixConf = render.nixConf config.nix.settings;
-    buildMachines = config.nix.buildMachines;
+    nixSettings = nix.settings;
+    nixConf = render.nixConf nix.settings;
+    inherit (nix) buildMachines;
     knownHosts = config.programs.ssh.knownHosts;
     users = config.users.users;
     groups = config.users.groups;

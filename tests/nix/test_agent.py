@@ -183,6 +183,10 @@ class Secrets(unittest.TestCase):
             "web.client-key-file": "/run/keys/client-key.pem",
         }, credentials(support.render("agent", "full")))
 
+    def test_a_percent_sign_is_no_specifier(self):
+        self.assertIn("LoadCredential=signing-key-1:/run/keys/100%%\n",
+                      support.render("agent", "full").units[SERVICE])
+
     def test_plain_paths(self):
         made = support.render("agent", "plainPaths")
         self.assertEqual({}, credentials(made))

@@ -63,6 +63,15 @@ let
       };
     };
 
+  # The hook goes by its environment, and knows only the option.
+  same = key: value: option: wanted: {
+    assertion = value == wanted;
+    message = ''
+      services.nix-queued.settings.${key} is ${toString value}: the hook would
+      not know. Set services.nix-queued.${option} instead.
+    '';
+  };
+
   text = "# Written from services.nix-queued.\n" + import ./toml.nix lib final;
 in
 {
@@ -89,6 +98,9 @@ in
     targets);
 
   assertions = [
+    (same "state-dir" settings.state-dir "stateDir" cfg.stateDir)
+    (same "roots.directory" settings.roots.directory "roots.directory"
+      cfg.roots.directory)
     {
       assertion = settings ? target;
       message = ''

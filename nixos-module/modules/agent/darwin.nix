@@ -15,6 +15,9 @@ let
   usualUser = "_nix-queued";
   log = "/var/log/nix-queued.log";
   certificates = "${pkgs.cacert}/etc/ssl/certs/ca-bundle.crt";
+  # Where nix-darwin does not manage Nix, it has none to name.
+  nix = if config.nix.enable then config.nix.package else pkgs.nix;
+
   programs = "${cfg.package}/bin";
   user = lib.escapeShellArg cfg.user;
   group = lib.escapeShellArg cfg.group;
@@ -87,7 +90,7 @@ in
   config = mkIf cfg.enable {
     launchd.daemons.nix-queued = {
       command = "${programs}/queued --config ${configuration.file}";
-      path = [ config.nix.package pkgs.openssh "/usr/bin" "/bin" ];
+      path = [ nix pkgs.openssh "/usr/bin" "/bin" ];
       inherit environment;
       serviceConfig = job // {
         RunAtLoad = true;

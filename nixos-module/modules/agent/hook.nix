@@ -33,18 +33,8 @@ let
     Remove the first, or call the second at its end and set
     services.nix-queued.installHook = false.
   '';
-in
-{
-  inherit hook;
 
-  # Gives way to anything else, for the assertion to tell.
-  settings.post-build-hook = lib.mkIf cfg.installHook (lib.mkDefault hook);
-
-  # { name below /etc = program; }
-  scripts = lib.genAttrs scripts
-    (_: pkgs.writeShellScript "queued-hook-by-another-name" "exec ${hook}\n");
-
-  assertions = lib.optionals cfg.installHook [
+  theOnlyOne = [
     {
       assertion = lib.elem inSettings ours;
       message = two "${inSettings} (nix.settings.post-build-hook)";
@@ -54,4 +44,29 @@ in
       message = two "${lib.concatStrings inText} (nix.extraOptions)";
     }
   ];
+
+  # As with an installer that keeps nix.conf to itself.
+  notOurs = {
+    assertion = false;
+    message = ''
+      services.nix-queued.installHook: nix.conf is not written here
+      (nix.enable = false). Put
+      post-build-hook = ${hook}
+      into it, or into nix.custom.conf beside it, and set
+      services.nix-queued.installHook = false.
+    '';
+  };
+in
+{
+  # Gives way to anything else, for the assertion to tell.
+  settings = lib.mkIf (cfg.installHook && config.nix.enable) {
+    post-build-hook = lib.mkDefault hook;
+  };
+
+  # { name below /etc = program; }
+  scripts = lib.genAttrs scripts
+    (_: pkgs.writeShellScript "queued-hook-by-another-name" "exec ${hook}\n");
+
+  assertions = lib.optionals cfg.installHook
+    (if config.nix.enable then theOnlyOne else [ notOurs ]);
 }

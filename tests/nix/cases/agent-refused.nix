@@ -179,6 +179,22 @@ in
     fails = "there are two: /etc/nix/other-hook";
   };
 
+  stateDirInSettings = {
+    module = agent (web // { settings.state-dir = "/srv/queue"; });
+    fails = "services.nix-queued.settings.state-dir is /srv/queue: the hook "
+      + "would not know. Set services.nix-queued.stateDir instead";
+  };
+
+  macWithoutNix = {
+    class = "darwin";
+    module = {
+      imports = [ (agent web) ];
+      nix.enable = false;
+    };
+    fails = "nix.conf is not written here (nix.enable = false). Put "
+      + "post-build-hook = /nix/store/${none}-nix-queued/bin/queued-hook";
+  };
+
   # systemd's words mean nothing to launchd.
   macWithSystemdTime = {
     class = "darwin";

@@ -116,6 +116,15 @@ in
     };
   };
 
+  # As with an installer that manages Nix itself.
+  macWithoutNix = {
+    class = "darwin";
+    module = {
+      imports = [ (agent (web // { installHook = false; })) ];
+      nix.enable = false;
+    };
+  };
+
   macMinimal = {
     class = "darwin";
     module = agent (web // {
