@@ -52,6 +52,8 @@ class WithPackages(unittest.TestCase):
             with self.subTest(system):
                 apps = value(f"builtins.mapAttrs (_: a: a.program)"
                              f" o.apps.{system}")
+                self.assertEqual({"app"}, set(value(
+                    f"map (a: a.type) (builtins.attrValues o.apps.{system})")))
                 self.assertEqual(
                     sorted(["default", "queued", "queuectl", "queued-hook"]
                            + commands()), sorted(apps))
@@ -207,10 +209,27 @@ class Repository(unittest.TestCase):
 
     def test_check_with_packages(self):
         """Nothing is built; Nix looks at what every output is."""
-        result = self.nix("flake", "check", "--no-build", self.top,
-                          "--no-write-lock-file", "--override-input",
-                          "nixpkgs", f"path:{self.nixpkgs}")
+        result = self.check_with(f"path:{self.nixpkgs}")
         self.assertEqual(0, result.returncode, result.stderr)
+
+    def check_with(self, nixpkgs):
+        return self.nix("flake", "check", "--no-build", self.top,
+                        "--no-write-lock-file", "--override-input",
+                        "nixpkgs", nixpkgs)
+
+    def test_check_finds_a_wrong_package(self):
+        url = self.write("others", """{
+          inputs.real.url = "path:%s";
+          outputs = { real, ... }: {
+            inherit (real) lib;
+            legacyPackages = builtins.mapAttrs
+              (_: pkgs: pkgs // { callPackage = _: _: { }; })
+              real.legacyPackages;
+          };
+        }""" % self.nixpkgs)
+        result = self.check_with(url)
+        self.assertNotEqual(0, result.returncode)
+        self.assertIn("is not a derivation", result.stderr)
 
     def test_check_finds_a_wrong_module(self):
         url = self.write("wrong", "{ outputs = _: { nixosModules.x = 5; }; }")
