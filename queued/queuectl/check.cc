@@ -68,6 +68,16 @@ void CheckKeys(const Context& context, std::vector<Finding>& findings) {
     if (key.ok()) {
       findings.push_back(Good("signing key " + key->name(),
                               "public key " + key->PublicKeyText()));
+    } else if (file.starts_with("$CREDENTIALS_DIRECTORY/")) {
+      findings.push_back(Warn("signing key " + file,
+                              "systemd hands it to the service, which does "
+                              "not run",
+                              "systemctl start nix-queued, then check again"));
+    } else if (file.starts_with("/run/credentials/") &&
+               absl::IsPermissionDenied(key.status())) {
+      findings.push_back(Warn("signing key " + file,
+                              "only the service and root may look at it",
+                              "sudo queuectl check"));
     } else {
       findings.push_back(
           Bad("signing key " + file, key.status(),

@@ -2,6 +2,7 @@
 
 #include <limits.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cstdio>
@@ -11,6 +12,20 @@
 #include "storage/base/status.h"
 
 namespace nixq {
+namespace {
+
+// Where systemd has put what LoadCredential= of the service names. Root may
+// look there, and a person who runs queuectl does not have the variable.
+constexpr char kServiceCredentials[] = "/run/credentials/nix-queued.service";
+
+void KnowCredentials(Surroundings& surroundings) {
+  if (access(kServiceCredentials, F_OK) == 0) {
+    surroundings.variables.emplace("CREDENTIALS_DIRECTORY",
+                                   kServiceCredentials);
+  }
+}
+
+}  // namespace
 
 Context::Context(Config config, Surroundings surroundings, StoreDir store_dir,
                  bool json)
@@ -23,6 +38,7 @@ Context::Context(Config config, Surroundings surroundings, StoreDir store_dir,
 absl::StatusOr<Context> Context::Make(const std::string& config_file,
                                       const std::string& state_dir, bool json) {
   Surroundings surroundings = SurroundingsOfProcess();
+  KnowCredentials(surroundings);
   const std::string file =
       config_file.empty() ? DefaultConfigFile(surroundings) : config_file;
   absl::StatusOr<Config> config = LoadConfig(file, surroundings);

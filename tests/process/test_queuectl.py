@@ -55,6 +55,42 @@ class CtlCase(world.WorldTest):
         return path
 
 
+class Credentials(CtlCase):
+    """Keys that systemd hands to the service, seen by root without the
+    variable."""
+
+    def check_key(self, run):
+        """The finding about the key, where /run holds what `run` makes."""
+        result = subprocess.run(
+            ["unshare", "--mount", "sh", "-euc",
+             "mount -t tmpfs tmpfs /run\n" + run + '\nexec "$@" check --json',
+             "-", os.path.join(queued.BIN, "queuectl"), "--config",
+             self.queue.config_file],
+            env=self.queue.environment, capture_output=True, text=True,
+            timeout=120, check=False)
+        try:
+            findings = json.loads(result.stdout)
+        except ValueError:
+            self.fail(result.stderr)
+        key, = [finding for finding in findings
+                if finding["check"].startswith("signing key")]
+        return key
+
+    @unittest.skipIf(os.geteuid() != 0, "needs root for a /run of its own")
+    def test_signing_key(self):
+        self.queue.tables["signing"]["key-files"] = [
+            "$CREDENTIALS_DIRECTORY/key"]
+        self.queue.write_config()
+        here = self.check_key(
+            "install -d /run/credentials/nix-queued.service\n"
+            f"cp {self.secret_key} /run/credentials/nix-queued.service/key")
+        self.assertEqual("ok", here["level"], here)
+        self.assertIn(self.public_key, here["text"])
+        away = self.check_key("")
+        self.assertEqual("warning", away["level"], away)
+        self.assertIn("systemctl start", away["hint"])
+
+
 class Reading(CtlCase):
 
     def test_json_of_every_read_is_json(self):

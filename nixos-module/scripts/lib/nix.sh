@@ -209,11 +209,5 @@ check_queue() {
   esac
 }
 
-# ask_queue WORD...: with the secrets that systemd has handed to the daemon.
-ask_queue() {
-  local credentials=/run/credentials/nix-queued.service
-  if [[ -z ${CREDENTIALS_DIRECTORY-} && -d $credentials ]]; then
-    export CREDENTIALS_DIRECTORY=$credentials
-  fi
-  within 60 queuectl "$@"
-}
+# ask_queue WORD...: asks queuectl, for no longer than a minute.
+ask_queue() { within 60 queuectl "$@"; }
