@@ -173,6 +173,12 @@ def cases(name):
         f" fails = c.fails or null; }}) (import {cases_file(name)})")
 
 
+def files():
+    """The names of all files in cases/."""
+    return sorted(os.path.splitext(name)[0]
+                  for name in os.listdir(os.path.join(HERE, "cases")))
+
+
 def call(name, case, arguments):
     extra = "".join(f" {key} = {value};" for key, value in arguments.items())
     return (f"(import {HERE}/eval.nix (removeAttrs"

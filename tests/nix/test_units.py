@@ -1,6 +1,5 @@
 """The units of all cases: understood by systemd, and sealed off."""
 
-import glob
 import os
 import unittest
 
@@ -18,9 +17,7 @@ EXAMPLES = os.path.join(support.ROOT, "examples", "systemd")
 
 def all_cases():
     """(file, case) of each that evaluates on NixOS."""
-    for path in sorted(glob.glob(os.path.join(support.HERE, "cases",
-                                              "*.nix"))):
-        file = os.path.splitext(os.path.basename(path))[0]
+    for file in support.files():
         for case, about in support.cases(file).items():
             if about["class"] == "nixos" and not about["fails"]:
                 yield file, case
