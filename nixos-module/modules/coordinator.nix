@@ -90,13 +90,6 @@ let
     };
   };
 
-  # Only for Nix' own logins: whoever goes there by hand keeps his own settings.
-  sshConfig = lib.concatMapStrings
-    (b:
-      "Match host ${b.hostname} user ${b.sshUser}\n"
-      + import ../lib/sshConnection.nix b)
-    cfg.builders;
-
   withHostKey = builtins.filter (b: b.publicHostKey != null) cfg.builders;
   hostKeys = builtins.listToAttrs (map
     (b: { name = b.hostname; value.publicKey = b.publicHostKey; }) withHostKey);
@@ -253,7 +246,7 @@ in
       secret-key-files = lib.mkIf (signs && cfg.localCache == null) keyFiles;
     };
 
-    programs.ssh.extraConfig = sshConfig;
+    programs.ssh.extraConfig = import ../lib/sshMatch.nix cfg.builders;
     programs.ssh.knownHosts = hostKeys;
 
     # The agent keeps what comes back from the garbage collector, and signs it.

@@ -151,9 +151,7 @@ in
       narinfo-cache-negative-ttl = lib.mkDefault 3600;
     };
 
-    programs.ssh.extraConfig =
-      "Match host ${cfg.desktopIP} user ${cfg.builderUser}\n"
-      + import ../lib/sshConnection.nix desktop;
+    programs.ssh.extraConfig = import ../lib/sshMatch.nix [ desktop ];
     programs.ssh.knownHosts = lib.optionalAttrs (cfg.publicHostKey != null) {
       ${cfg.desktopIP}.publicKey = cfg.publicHostKey;
     };

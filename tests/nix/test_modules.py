@@ -288,7 +288,8 @@ class Coordinator(WithDirectory):
 
     def test_ssh(self):
         made = support.render("coordinator", "everything")
-        file = self.write("ssh_config", made.sshConfig)
+        # Somebody else's settings come after ours.
+        file = self.write("ssh_config", made.sshConfig + "LogLevel DEBUG2\n")
 
         def sees(who):
             text = self.run_ok(["ssh", "-G", "-F", file, who]).stdout
@@ -300,9 +301,9 @@ class Coordinator(WithDirectory):
         # Somebody who goes there by hand notices nothing.
         for who in "alice@far.example.org", "build@elsewhere":
             other = sees(who)
-            self.assertEqual(("22", "no", None), (
+            self.assertEqual(("22", "no", None, "DEBUG2"), (
                 other["port"], other["compression"],
-                other.get("hostkeyalias")))
+                other.get("hostkeyalias"), other["loglevel"]))
         self.assertEqual(
             ("ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIO9WYCeJ8qXb far",
              ["far.example.org"]),
