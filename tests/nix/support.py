@@ -25,7 +25,8 @@ All modules of nixos-module/ are imported beside `module`. In a test:
 message, as an error or as a failed assertion, and all others to succeed. It
 does so with the pocket module system, with the real lib if NIXPKGS_LIB names
 one (a checkout of nixpkgs or nixpkgs.lib, or its lib folder), and with the
-real nix-darwin if NIX_DARWIN names that as well. `nix_value` evaluates any
+real nix-darwin if NIX_DARWIN names that as well. Messages are those of nixpkgs
+25.05 and later; the modules work from 23.11 on. `nix_value` evaluates any
 expression, such as a call of our lib.
 
 Everything is evaluated by nix-instantiate in a store of its own, without a

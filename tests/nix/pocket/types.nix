@@ -93,8 +93,6 @@ rec {
   # --- Files.
   path = mk "absolute path"
     (p: isPath p || absolute p || lib.isDerivation p) { };
-  externalPath = mk "absolute path not in the Nix store"
-    (p: absolute p && match "/nix/store/[0-9a-z]{32}-.*" p == null) { };
   package = mk "package"
     (p: lib.isDerivation p || (absolute p && lib.isStorePath p)) { };
 
