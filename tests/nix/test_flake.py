@@ -108,7 +108,8 @@ class Package(unittest.TestCase):
                   encoding="utf-8") as file:
             options = re.findall(r"^option\((\w+)", file.read(), re.MULTILINE)
         flags = self.package(
-            "x86_64-linux", "p.arguments.cmakeFlags ++ p.passthru.hook.cmakeFlags")
+            "x86_64-linux",
+            "p.arguments.cmakeFlags ++ p.passthru.hook.cmakeFlags")
         for flag in flags:
             with self.subTest(flag):
                 self.assertIn(re.match(r"-D(\w+)=O(N|FF)$", flag).group(1),
