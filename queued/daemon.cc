@@ -40,22 +40,18 @@ absl::StatusOr<std::unique_ptr<Daemon>> Daemon::Start(Config config,
   }
   absl::StatusOr<Queue> queue = Queue::Open(options);
   if (!queue.ok()) return Annotate(queue.status(), "queue");
-  std::optional<GcRoots> roots;
-  if (config.roots_enabled) {
-    absl::StatusOr<GcRoots> opened =
-        GcRoots::Open(config.roots_directory, store_dir, /*create=*/true);
-    if (!opened.ok()) return Annotate(opened.status(), "roots");
-    roots.emplace(*std::move(opened));
-  }
+  absl::StatusOr<GcRoots> roots =
+      GcRoots::Open(config.roots_directory, store_dir, /*create=*/true);
+  if (!roots.ok()) return Annotate(roots.status(), "roots");
   std::unique_ptr<Daemon> daemon(new Daemon(
       std::move(config), std::move(surroundings), parts, std::move(store_dir),
-      *std::move(queue), std::move(roots), std::move(keys)));
+      *std::move(queue), *std::move(roots), std::move(keys)));
   NIXQ_RETURN_IF_ERROR(daemon->Open());
   return daemon;
 }
 
 Daemon::Daemon(Config config, Surroundings surroundings, DaemonParts parts,
-               StoreDir store_dir, Queue queue, std::optional<GcRoots> roots,
+               StoreDir store_dir, Queue queue, GcRoots roots,
                std::vector<SecretKey> keys)
     : config_(std::move(config)),
       surroundings_(std::move(surroundings)),
@@ -64,8 +60,7 @@ Daemon::Daemon(Config config, Surroundings surroundings, DaemonParts parts,
       store_dir_(std::move(store_dir)),
       queue_(std::move(queue)),
       roots_(std::move(roots)),
-      intake_(config_, store_dir_, queue_,
-              roots_.has_value() ? &*roots_ : nullptr, log_, parts.clock),
+      intake_(config_, store_dir_, queue_, roots_, log_, parts.clock),
       store_(MakeDaemonClient(config_, surroundings_, store_dir_)),
       signer_(std::move(keys), store_dir_, *store_, log_),
       planner_(store_dir_, *store_, signer_, parts.clock),
@@ -151,6 +146,10 @@ Daemon::End Daemon::Run() {
     }
     const absl::Time now = parts_.clock.Now();
     if (now >= next_tick_) Tick(now);
+    if (config_.prune_enabled && now >= next_prune_) {
+      next_prune_ = now + config_.prune_interval;
+      Prune(now);
+    }
     if (next_due_.has_value() && now >= *next_due_) {
       scheduler_.Poke();
       ResolveDerivations();
@@ -193,7 +192,6 @@ absl::Status Daemon::CheckReload(const Config& old_config,
   NIXQ_ASSIGN_OR_RETURN(StoreDir store_dir,
                         StoreDir::Parse(new_config.store_dir));
   NIXQ_RETURN_IF_ERROR(Signer::LoadKeys(new_config.signing_key_files).status());
-  if (!new_config.roots_enabled) return absl::OkStatus();
   return GcRoots::Open(new_config.roots_directory, store_dir, true).status();
 }
 
@@ -222,6 +220,7 @@ Daemon::End Daemon::Stop(End end) {
 
 void Daemon::Wait(absl::Time now) {
   absl::Time until = next_tick_;
+  if (config_.prune_enabled) until = std::min(until, next_prune_);
   absl::StatusOr<std::optional<absl::Time>> due = queue_.NextDue(now);
   if (due.ok()) next_due_ = *due;
   for (const std::optional<absl::Time>& other :
@@ -282,10 +281,6 @@ void Daemon::Tick(absl::Time now) {
       Say("history", removed.status());
       if (!removed.ok() || *removed < static_cast<int64_t>(limit)) break;
     }
-  }
-  if (config_.prune_enabled && now >= next_prune_) {
-    next_prune_ = now + config_.prune_interval;
-    Prune(now);
   }
   Say("checkpoint", queue_.Checkpoint());
   if (scheduler_.Idle()) ReturnFreedMemory();

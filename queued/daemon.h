@@ -72,7 +72,7 @@ class Daemon {
 
  private:
   Daemon(Config config, Surroundings surroundings, DaemonParts parts,
-         StoreDir store_dir, Queue queue, std::optional<GcRoots> roots,
+         StoreDir store_dir, Queue queue, GcRoots roots,
          std::vector<SecretKey> keys);
 
   // daemon.cc: the loop.
@@ -114,7 +114,7 @@ class Daemon {
   Log& log_;
   const StoreDir store_dir_;
   Queue queue_;
-  std::optional<GcRoots> roots_;
+  GcRoots roots_;
   Intake intake_;
   std::unique_ptr<DaemonClient> store_;
   Signer signer_;

@@ -231,9 +231,7 @@ void Daemon::FinishDerivation(
   if (outputs.ok()) {
     for (const auto& [name, output] : *outputs) {
       if (!output.has_value()) continue;
-      if (roots_.has_value()) {
-        Say("no-root", Annotate(roots_->Hold(*output), derivation.path));
-      }
+      Say("no-root", Annotate(roots_.Hold(*output), derivation.path));
       InboxEntry entry;
       entry.path = store_dir_.Print(*output);
       entry.deriver = derivation.path;
@@ -293,10 +291,8 @@ bool Daemon::Flush(absl::Time now) {
 }
 
 void Daemon::EndHolds() {
-  GcRoots* roots = roots_.has_value() ? &*roots_ : nullptr;
-  Say("roots",
-      EndFinishedHolds(queue_, roots, store_dir_, config_.roots_systems)
-          .status());
+  const PinPolicy policy = {config_.roots_enabled, config_.roots_systems};
+  Say("roots", EndFinishedHolds(queue_, roots_, store_dir_, policy).status());
 }
 
 void Daemon::LogNote(const Scheduler::Note& note) {
@@ -363,19 +359,17 @@ void Daemon::LogHealth(const TargetRow& row) {
 }
 
 void Daemon::Prune(absl::Time now) {
-  if (roots_.has_value()) {
-    absl::StatusOr<PruneReport> report =
-        PruneRoots(&queue_, *roots_, store_dir_, config_.roots_max_age, now,
-                   /*dry_run=*/false);
-    Say("prune", report.status());
-    if (report.ok()) {
-      for (const PruneReport::Root& root : report->removed) {
-        log_.Info("pruned", {{"path", root.path}});
-      }
-      log_.Info("prune",
-                {{"removed", static_cast<uint64_t>(report->removed.size())},
-                 {"kept", static_cast<uint64_t>(report->kept.size())}});
+  absl::StatusOr<PruneReport> report =
+      PruneRoots(&queue_, roots_, store_dir_, config_.roots_max_age, now,
+                 /*dry_run=*/false);
+  Say("prune", report.status());
+  if (report.ok()) {
+    for (const PruneReport::Root& root : report->removed) {
+      log_.Info("pruned", {{"path", root.path}});
     }
+    log_.Info("prune",
+              {{"removed", static_cast<uint64_t>(report->removed.size())},
+               {"kept", static_cast<uint64_t>(report->kept.size())}});
   }
   for (auto& [id, target] : targets_) {
     if (!target->config().pin_remote) continue;

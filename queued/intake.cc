@@ -17,7 +17,7 @@ constexpr size_t kSpoolFilesAtOnce = 100;
 }  // namespace
 
 Intake::Intake(const Config& config, const StoreDir& store_dir, Queue& queue,
-               GcRoots* roots, Log& log, Clock& clock)
+               GcRoots& roots, Log& log, Clock& clock)
     : config_(config),
       store_dir_(store_dir),
       queue_(queue),
@@ -42,7 +42,7 @@ NewPath Intake::Understand(const InboxEntry& entry) const {
   path.deriver = entry.deriver;
   path.system = SystemOf(entry.deriver);
   path.source = entry.source;
-  path.root = roots_ == nullptr ? RootState::kNone : RootState::kHold;
+  path.root = RootState::kHold;
   return path;
 }
 
@@ -67,19 +67,17 @@ absl::Status Intake::Accept(const std::vector<InboxEntry>& entries,
     if (config_.outputs_named_only && !entry.named) {
       log_.Info("left-out",
                 {{"path", entry.path}, {"why", "not in OUT_PATHS"}});
-      if (roots_ != nullptr) {
-        absl::Status removed = roots_->Remove(*path);
-        if (!removed.ok() && !absl::IsNotFound(removed)) {
-          log_.Warning("root-stays", {{"path", entry.path},
-                                      {"why", std::string(removed.message())}});
-        }
+      absl::Status removed = roots_.Remove(*path);
+      if (!removed.ok() && !absl::IsNotFound(removed)) {
+        log_.Warning("root-stays", {{"path", entry.path},
+                                    {"why", std::string(removed.message())}});
       }
       continue;
     }
     // The hook has made the root while the build held the path; what comes
     // another way, or a link that was lost, is rooted here.
-    if (roots_ != nullptr && absl::IsNotFound(roots_->Find(*path).status())) {
-      absl::Status held = roots_->Hold(*path);
+    if (absl::IsNotFound(roots_.Find(*path).status())) {
+      absl::Status held = roots_.Hold(*path);
       if (!held.ok()) {
         log_.Error("no-root", {{"path", entry.path},
                                {"why", std::string(held.message())}});
@@ -124,8 +122,7 @@ absl::StatusOr<size_t> Intake::TakeSpool() {
 }
 
 absl::StatusOr<size_t> Intake::AdoptRoots() {
-  if (roots_ == nullptr) return 0;
-  NIXQ_ASSIGN_OR_RETURN(GcRootListing listing, roots_->List());
+  NIXQ_ASSIGN_OR_RETURN(GcRootListing listing, roots_.List());
   for (const StrangeEntry& strange : listing.strange) {
     log_.Warning("strange-root", {{"name", strange.name},
                                   {"why", strange.why},
@@ -162,7 +159,6 @@ absl::StatusOr<size_t> Intake::AdoptRoots() {
 }
 
 absl::Status Intake::RemakeHolds() {
-  if (roots_ == nullptr) return absl::OkStatus();
   int64_t after = 0;
   while (true) {
     NIXQ_ASSIGN_OR_RETURN(std::vector<Queue::PathRow> rows,
@@ -171,9 +167,9 @@ absl::Status Intake::RemakeHolds() {
       after = row.id;
       absl::StatusOr<StorePath> path = store_dir_.ParsePath(row.path);
       if (!path.ok()) continue;
-      if (!absl::IsNotFound(roots_->Find(*path).status())) continue;
+      if (!absl::IsNotFound(roots_.Find(*path).status())) continue;
       log_.Warning("root-made-again", {{"path", row.path}});
-      NIXQ_RETURN_IF_ERROR(roots_->Hold(*path));
+      NIXQ_RETURN_IF_ERROR(roots_.Hold(*path));
     }
     if (rows.size() < kEntriesAtOnce) return absl::OkStatus();
   }

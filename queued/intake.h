@@ -21,9 +21,9 @@ namespace nixq {
 // small files; never the Nix daemon or a target.
 class Intake {
  public:
-  // All must outlive the intake; `roots` is nullptr if roots are off.
+  // All must outlive the intake.
   Intake(const Config& config, const StoreDir& store_dir, Queue& queue,
-         GcRoots* roots, Log& log, Clock& clock);
+         GcRoots& roots, Log& log, Clock& clock);
 
   // Accepts everything that the inbox has. Returns how many entries.
   absl::StatusOr<size_t> TakeInbox();
@@ -45,7 +45,7 @@ class Intake {
   const Config& config_;
   const StoreDir& store_dir_;
   Queue& queue_;
-  GcRoots* roots_;
+  GcRoots& roots_;
   Log& log_;
   Clock& clock_;
 };

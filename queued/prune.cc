@@ -12,10 +12,11 @@ namespace {
 
 constexpr size_t kHoldsAtOnce = 500;
 
-bool StaysPinned(const std::vector<std::string>& systems,
-                 const std::string& system) {
-  return systems.empty() ||
-         std::find(systems.begin(), systems.end(), system) != systems.end();
+bool StaysPinned(const PinPolicy& policy, const std::string& system) {
+  const std::vector<std::string>& systems = policy.systems;
+  return policy.pins &&
+         (systems.empty() ||
+          std::find(systems.begin(), systems.end(), system) != systems.end());
 }
 
 // Removing a root that somebody else has removed is fine.
@@ -26,9 +27,9 @@ absl::Status RemoveRoot(GcRoots& roots, const StorePath& path) {
 
 }  // namespace
 
-absl::StatusOr<size_t> EndFinishedHolds(
-    Queue& queue, GcRoots* roots, const StoreDir& store_dir,
-    const std::vector<std::string>& systems) {
+absl::StatusOr<size_t> EndFinishedHolds(Queue& queue, GcRoots& roots,
+                                        const StoreDir& store_dir,
+                                        const PinPolicy& policy) {
   size_t ended = 0;
   while (true) {
     NIXQ_ASSIGN_OR_RETURN(std::vector<Queue::PathRow> rows,
@@ -36,14 +37,14 @@ absl::StatusOr<size_t> EndFinishedHolds(
     for (const Queue::PathRow& row : rows) {
       absl::StatusOr<StorePath> path = store_dir.ParsePath(row.path);
       RootState state = RootState::kNone;
-      if (roots != nullptr && path.ok()) {
-        absl::StatusOr<GcRoot> root = roots->Find(*path);
+      if (path.ok()) {
+        absl::StatusOr<GcRoot> root = roots.Find(*path);
         const bool there = root.ok() && !root->dangling;
-        if (there && StaysPinned(systems, row.system)) state = RootState::kPin;
+        if (there && StaysPinned(policy, row.system)) state = RootState::kPin;
       }
       NIXQ_RETURN_IF_ERROR(queue.SetRoot(row.id, state));
-      if (state == RootState::kNone && roots != nullptr && path.ok()) {
-        NIXQ_RETURN_IF_ERROR(RemoveRoot(*roots, *path));
+      if (state == RootState::kNone && path.ok()) {
+        NIXQ_RETURN_IF_ERROR(RemoveRoot(roots, *path));
       }
       ++ended;
     }

@@ -12,12 +12,18 @@
 
 namespace nixq {
 
+// Whose roots stay when nothing is open for them any more.
+struct PinPolicy {
+  bool pins = true;                  // false: nobody's
+  std::vector<std::string> systems;  // empty: all systems'
+};
+
 // Turns the holds of paths that have no open job any more into pins, or
-// removes their roots if their system is not one of `systems` (empty: all).
+// removes their roots if `policy` does not let them stay.
 // A path whose store object is gone loses its root. Returns how many paths.
-absl::StatusOr<size_t> EndFinishedHolds(
-    Queue& queue, GcRoots* roots, const StoreDir& store_dir,
-    const std::vector<std::string>& systems);
+absl::StatusOr<size_t> EndFinishedHolds(Queue& queue, GcRoots& roots,
+                                        const StoreDir& store_dir,
+                                        const PinPolicy& policy);
 
 struct PruneReport {
   struct Root {

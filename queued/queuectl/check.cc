@@ -127,11 +127,6 @@ void CheckQueue(const Context& context, std::vector<Finding>& findings) {
 }
 
 void CheckRoots(const Context& context, std::vector<Finding>& findings) {
-  if (!context.config().roots_enabled) {
-    findings.push_back(Warn("roots", "off by configuration",
-                            "the garbage collector may take what waits"));
-    return;
-  }
   const std::string& directory = context.config().roots_directory;
   absl::StatusOr<GcRoots> roots =
       GcRoots::Open(directory, context.store_dir(), false);

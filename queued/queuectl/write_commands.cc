@@ -37,26 +37,22 @@ int Done(const Context& context, std::string_view verb, int64_t count,
 // Roots the paths, makes sure that they are still valid, and puts them into
 // the inbox: in that order, with the temporary roots of `store` in force, so
 // that no collection can come between.
-absl::Status Enqueue(const Context& context, Store& store, GcRoots* roots,
+absl::Status Enqueue(const Context& context, Store& store, GcRoots& roots,
                      InboxWriter& inbox, const std::vector<StorePath>& paths) {
   NIXQ_RETURN_IF_ERROR(store.AddTempRoots(paths));
-  if (roots != nullptr) {
-    for (const StorePath& path : paths) {
-      NIXQ_RETURN_IF_ERROR(roots->Hold(path));
-    }
-    NIXQ_RETURN_IF_ERROR(TellCollector(context.config().nix_state_dir,
-                                       context.store_dir(), paths,
-                                       kCollectorLimit));
+  for (const StorePath& path : paths) {
+    NIXQ_RETURN_IF_ERROR(roots.Hold(path));
   }
+  NIXQ_RETURN_IF_ERROR(TellCollector(context.config().nix_state_dir,
+                                     context.store_dir(), paths,
+                                     kCollectorLimit));
   NIXQ_ASSIGN_OR_RETURN(std::vector<std::optional<PathInfo>> infos,
                         store.QueryPathInfos(paths));
   std::vector<InboxEntry> entries;
   for (size_t i = 0; i < paths.size(); ++i) {
     const std::string full = context.store_dir().Print(paths[i]);
     if (!infos[i].has_value()) {
-      if (roots != nullptr) {
-        NIXQ_RETURN_IF_ERROR(roots->Remove(paths[i]));
-      }
+      NIXQ_RETURN_IF_ERROR(roots.Remove(paths[i]));
       return absl::NotFoundError(full + ": not valid in the store");
     }
     InboxEntry entry;
@@ -117,13 +113,9 @@ int RunAdd(const Context& context, const AddArguments& arguments) {
   absl::StatusOr<std::vector<StorePath>> paths =
       PathsToAdd(context, arguments, *store);
   if (!paths.ok()) return Complain(paths.status());
-  std::optional<GcRoots> roots;
-  if (context.config().roots_enabled) {
-    absl::StatusOr<GcRoots> opened = GcRoots::Open(
-        context.config().roots_directory, context.store_dir(), true);
-    if (!opened.ok()) return Complain(opened.status());
-    roots.emplace(*std::move(opened));
-  }
+  absl::StatusOr<GcRoots> roots = GcRoots::Open(
+      context.config().roots_directory, context.store_dir(), true);
+  if (!roots.ok()) return Complain(roots.status());
   absl::StatusOr<InboxWriter> inbox =
       InboxWriter::Open(context.config().state_dir, kBusyTimeout);
   if (!inbox.ok()) return Complain(inbox.status());
@@ -132,8 +124,7 @@ int RunAdd(const Context& context, const AddArguments& arguments) {
         paths->begin() + static_cast<std::ptrdiff_t>(from),
         paths->begin() + static_cast<std::ptrdiff_t>(
                              std::min(from + kPathsAtOnce, paths->size())));
-    absl::Status status = Enqueue(
-        context, *store, roots.has_value() ? &*roots : nullptr, *inbox, some);
+    absl::Status status = Enqueue(context, *store, *roots, *inbox, some);
     if (!status.ok()) return Complain(status);
   }
   return Done(context, "added", static_cast<int64_t>(paths->size()), "path");

@@ -38,7 +38,7 @@ class RootsTest : public testing::Test {
     queue_.emplace(*Queue::Open(options));
     EXPECT_TRUE(queue_->SyncTargets({{"nas", "file:///x"}}).ok());
     roots_.emplace(*GcRoots::Open(roots_directory_, store_dir_, true));
-    intake_.emplace(config_, store_dir_, *queue_, &*roots_, NullLog(), clock_);
+    intake_.emplace(config_, store_dir_, *queue_, *roots_, NullLog(), clock_);
   }
 
   // A path that is there.
@@ -154,13 +154,26 @@ TEST_F(RootsTest, TheLastJobTurnsAHoldIntoAPinOrEndsIt) {
     ASSERT_TRUE(queue_->Accept({fresh}, {}, {}).ok());
     ASSERT_TRUE(roots_->Hold(path).ok());
   }
-  const std::vector<std::string> systems = {"aarch64-linux"};
-  EXPECT_EQ(*EndFinishedHolds(*queue_, &*roots_, store_dir_, systems), 0u);
+  PinPolicy policy = {.systems = {"aarch64-linux"}};
+  EXPECT_EQ(*EndFinishedHolds(*queue_, *roots_, store_dir_, policy), 0u);
   Finish(ClaimAll());
-  EXPECT_EQ(*EndFinishedHolds(*queue_, &*roots_, store_dir_, systems), 2u);
+  EXPECT_EQ(*EndFinishedHolds(*queue_, *roots_, store_dir_, policy), 2u);
   EXPECT_TRUE(HasRoot(arm));
   EXPECT_FALSE(HasRoot(intel));
-  EXPECT_EQ(*EndFinishedHolds(*queue_, &*roots_, store_dir_, systems), 0u);
+  EXPECT_EQ(*EndFinishedHolds(*queue_, *roots_, store_dir_, policy), 0u);
+}
+
+TEST_F(RootsTest, WithoutPinsTheLastJobEndsEveryHold) {
+  const StorePath path = MakePath("x");
+  PutIntoInbox({Entry(path)});
+  ASSERT_TRUE(roots_->Hold(path).ok());
+  ASSERT_TRUE(intake_->TakeInbox().ok());
+  const PinPolicy policy = {.pins = false};
+  EXPECT_EQ(*EndFinishedHolds(*queue_, *roots_, store_dir_, policy), 0u);
+  EXPECT_TRUE(HasRoot(path));
+  Finish(ClaimAll());
+  EXPECT_EQ(*EndFinishedHolds(*queue_, *roots_, store_dir_, policy), 1u);
+  EXPECT_FALSE(HasRoot(path));
 }
 
 TEST_F(RootsTest, PruneTakesOnlyWhatIsOldAndDone) {
