@@ -9,10 +9,13 @@ import tempfile
 import unittest
 
 import command_line
+import source_tree
 
 LIMIT_SECONDS = 100
 MAN = "share/man/"
 UNITS = "lib/systemd/system/"
+COMMANDS = "share/nix-queued/commands/"
+SCRIPTS = os.path.join(source_tree.ROOT, "nixos-module", "scripts")
 COMMON = [
     "bin/queued-hook", "bin/queued", "bin/queuectl",
     MAN + "man1/queued-hook.1", MAN + "man1/queuectl.1",
@@ -55,7 +58,13 @@ class Install(unittest.TestCase):
         found = sorted(
             os.path.relpath(os.path.join(folder, name), installed)
             for folder, _, names in os.walk(installed) for name in names)
+        commands = [name for name in os.listdir(SCRIPTS) if "-" in name]
+        self.assertIn("cache-status", commands)
         wanted = COMMON + (APPLE if sys.platform == "darwin" else LINUX)
+        wanted = wanted + [COMMANDS + os.path.relpath(
+            os.path.join(folder, name), SCRIPTS)
+            for folder, _, names in os.walk(SCRIPTS) for name in names
+        ] + ["bin/" + name for name in commands]
         self.assertEqual(sorted(wanted), found)
         for name in found:
             with open(os.path.join(installed, name), "rb") as file:
@@ -65,6 +74,12 @@ class Install(unittest.TestCase):
             if name.endswith(".service"):
                 self.assertIn(f"\nExecStart={prefix}/bin/queue".encode(),
                               text, name)
+        for name in commands:
+            said = subprocess.run(
+                [os.path.join(installed, "bin", name), "--help"],
+                capture_output=True, text=True, timeout=LIMIT_SECONDS,
+                check=False)
+            self.assertEqual((0, ""), (said.returncode, said.stderr), name)
 
 
 if __name__ == "__main__":

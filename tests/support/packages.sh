@@ -11,7 +11,8 @@ build_packages=(
 # shellcheck disable=SC2034
 test_packages=(
   libgtest-dev libgmock-dev nix-bin nginx-light openssh-server openssh-client
-  sqlite3 python3 zstd xz-utils curl procps strace
+  sqlite3 python3 zstd xz-utils curl procps strace git openssl shellcheck
+  systemd debootstrap systemd-container iproute2 python3-yaml
 )
 
 # install_missing PACKAGE...: on Debian and alike, installs those that are
