@@ -329,6 +329,19 @@ class Uploads(World):
         self.assertEqual(409, host.put("/a.narinfo", b"two").status)
         self.expect(host.get("/a.narinfo"), 200, "UPLOADED", b"one")
 
+    def test_clients_can_try_whether_they_may_upload(self):
+        """As `queuectl check` does; what is said of the cache stays."""
+        for upload in {}, {"allowOverwrite": False}:
+            host = self.make_host(upload=upload)
+            said = host.ask("GET", "/nix-cache-info", port=host.upload_port)
+            for _ in range(2):
+                self.assertIn(host.put("/nix-cache-info", b"x").status,
+                              (201, 204))
+            for port in host.upload_port, host.port:
+                answer = host.ask("GET", "/nix-cache-info", port=port)
+                self.assertEqual(200, answer.status)
+                self.assertEqual(said.body, answer.body)
+
     def test_nothing_can_be_removed(self):
         self.host.put("/nar/a.nar", b"kept")
         for method in "DELETE", "POST", "MKCOL", "MOVE", "COPY":
@@ -344,8 +357,8 @@ class Uploads(World):
                   encoding="ascii") as half:
             half.write("half")
         port = self.host.upload_port
-        for path, status in (("/.tmp/x", 403), ("/nix-cache-info", 405),
-                             ("/../x", 400), ("/%2e%2e/x", 400)):
+        for path, status in (("/.tmp/x", 403), ("/../x", 400),
+                             ("/%2e%2e/x", 400)):
             with self.subTest(path):
                 self.assertEqual(status, self.host.put(path, b"x").status)
         self.assertEqual(403, self.host.ask("GET", "/.tmp/half",
@@ -365,6 +378,8 @@ class Uploads(World):
                                       "allowedNetworks": ["127.0.0.1"]})
         self.assertEqual(401, both.put("/a", b"x").status)
         self.assertEqual(401, both.put("/a", b"x", wrong).status)
+        self.assertEqual(401, both.put("/nix-cache-info", b"x").status)
+        self.assertEqual(401, both.put("/nix-cache-info", b"x", wrong).status)
         self.assertEqual(403, both.put("/a", b"x", right,
                                        source="127.0.0.2").status)
         self.assertEqual(201, both.put("/a", b"x", right).status)

@@ -16,12 +16,15 @@ rec {
       (map (address: "listen ${address}:${toString port};\n") addresses);
 
   # Says which store this is a cache of. A fixed answer: it is there with all
-  # tiers down, and its priority is ours, not that of the local server.
-  cacheInfo = { storeDir, priority, ... }: location "= /nix-cache-info" ''
-    if ($request_method !~ "^(GET|HEAD)$") { return 405; }
+  # tiers down, and its priority is ours, not that of the local server. `rest`
+  # is for what is neither GET nor HEAD.
+  cacheInfo = { storeDir, priority, ... }: rest: location "= /nix-cache-info" ''
     default_type text/x-nix-cache-info;
-    return 200 "StoreDir: ${storeDir}\nWantMassQuery: 1\nPriority: ${
-      toString priority
-    }\n";
+    if ($request_method ~ "^(GET|HEAD)$") {
+      return 200 "StoreDir: ${storeDir}\nWantMassQuery: 1\nPriority: ${
+        toString priority
+      }\n";
+    }
+    ${rest}
   '';
 }

@@ -147,7 +147,7 @@ in
   server =
     accessLog
     + common
-    + cacheInfo s
+    + cacheInfo s "return 405;"
     + locations
     + location "@upstream" askUpstream
     + when s.offlineMissAs404 (location "@miss" ''

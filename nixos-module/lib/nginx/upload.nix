@@ -14,6 +14,19 @@ let
       [ "all" ]
     else
       s.allowedNetworks;
+  takesUploads = ''
+    dav_methods PUT;
+    create_full_put_path on;
+    dav_access user:rw group:r all:r;
+  ''
+  + block "limit_except GET" (
+    builtins.concatStringsSep "" (map (n: "allow ${n};\n") networks)
+    + "deny all;\n"
+    + when (s.basicAuthFile != null) ''
+      auth_basic "Nix cache";
+      auth_basic_user_file ${toString s.basicAuthFile};
+    ''
+  );
 in
 {
   listen = listen s.listenAddresses s.port;
@@ -29,22 +42,11 @@ in
   + when (!s.allowOverwrite) ''
     set $nix_upload $request_method;
     if (-e $request_filename) { set $nix_upload "$nix_upload again"; }
+    if ($uri = /nix-cache-info) { set $nix_upload ""; }
     if ($nix_upload = "PUT again") { return 409; }
   ''
-  + cacheInfo s
+  # Clients upload it to see whether they may. What they send is never served.
+  + cacheInfo s takesUploads
   + location "^~ /.tmp" "deny all;"
-  + location "/" (''
-    default_type application/octet-stream;
-    dav_methods PUT;
-    create_full_put_path on;
-    dav_access user:rw group:r all:r;
-  ''
-  + block "limit_except GET" (
-    builtins.concatStringsSep "" (map (n: "allow ${n};\n") networks)
-    + "deny all;\n"
-    + when (s.basicAuthFile != null) ''
-      auth_basic "Nix cache";
-      auth_basic_user_file ${toString s.basicAuthFile};
-    ''
-  ));
+  + location "/" ("default_type application/octet-stream;\n" + takesUploads);
 }
