@@ -11,8 +11,8 @@
 Each has a real systemd, an own network, and the files of a Debian root that
 all share, with its own written on top. The root is made by debootstrap once
 and kept in NIXQ_TEST_CACHE, or below build/, or below the directory for
-temporary files: it takes a minute. Nothing is left but that: mounts, processes
-and networks go with the processes, even if the test is killed.
+temporary files: it takes a minute. Mounts, processes and networks go with the
+test, even if it is killed.
 """
 
 import fcntl
@@ -236,7 +236,9 @@ class Container:
                        for place in self.cgroups)
         self.boots += 1
         self.nspawn = children.Child(
-            ["unshare", "--mount", "sh", "-ec",
+            # Its processes are gone when the first of them is, and the mounts.
+            ["unshare", "--mount", "--pid", "--fork", "--kill-child",
+             "--mount-proc", "sh", "-ec",
              into + overlay(root, self.base) + '\nexec "$@"', "sh",
              "systemd-nspawn", "--quiet", "--boot", "--register=no", *keep_unit,
              "--link-journal=no", "--private-network", "--console=pipe",
@@ -257,9 +259,11 @@ class Container:
         for pid in children.descendants(self.nspawn.pid):
             try:
                 with open(f"/proc/{pid}/status", encoding="ascii") as file:
-                    first = re.search(r"^NSpid:.*\s1$", file.read(), re.M)
-                if first and os.path.exists(f"/proc/{pid}/root/run/systemd/"
-                                            "private"):
+                    about = file.read()
+                # Here, beside nspawn, and in the container.
+                if re.search(r"^NSpid:(\s\d+){2,}\s1$", about, re.M) and (
+                        os.path.exists(f"/proc/{pid}/root/run/systemd/"
+                                       "private")):
                     return pid
             except OSError:
                 continue
@@ -281,12 +285,6 @@ class Container:
         """Everything in it is gone at once; the disk stays."""
         if not self.nspawn:
             return
-        children.kill_all([self.init] if self.init else [])
-        if self.init:
-            try:
-                self.nspawn.process.wait(30)
-            except subprocess.TimeoutExpired:
-                pass
         self.nspawn.end()
         self.nspawn = self.init = None
         for place in self.cgroups:
