@@ -184,6 +184,22 @@ def accounts(made, found, _links):
 
 def nix(made, found, _links):
     found["/etc/nix/nix.conf"] = made.nixConf + NIX_CONF
+    if made.buildMachines:
+        found["/etc/nix/machines"] = "".join(
+            machine_line(one) for one in made.buildMachines)
+
+
+def machine_line(one):
+    """What Nix reads of a machine to build on."""
+    def listed(words):
+        return ",".join(words) or "-"
+    user = f"{one['sshUser']}@" if one["sshUser"] else ""
+    return " ".join([
+        f"{one['protocol']}://{user}{one['hostName']}",
+        listed(one["systems"]), one["sshKey"] or "-", str(one["maxJobs"]),
+        str(one["speedFactor"]),
+        listed(one["supportedFeatures"] + one["mandatoryFeatures"]),
+        listed(one["mandatoryFeatures"]), one["publicHostKey"] or "-"]) + "\n"
 
 
 def ssh(made, found, links):

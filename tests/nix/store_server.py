@@ -12,6 +12,7 @@ import http.server
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
 
@@ -77,6 +78,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.wfile.write(body)
 
 
+class Server(http.server.ThreadingHTTPServer):
+    address_family = (socket.AF_INET6 if ":" in sys.argv[1]
+                      else socket.AF_INET)
+
+
 if __name__ == "__main__":
-    http.server.ThreadingHTTPServer(
-        (sys.argv[1], int(sys.argv[2])), Handler).serve_forever()
+    Server((sys.argv[1], int(sys.argv[2])), Handler).serve_forever()

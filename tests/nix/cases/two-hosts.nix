@@ -1,7 +1,7 @@
 # Two machines: one builds and pushes what it has built, the other keeps and
 # serves it. Both are what the documentation shows, but for addresses and for
-# what has to go quickly. Keys are put in by the test: these are only placed
-# holders of the right form.
+# what has to go quickly. Keys are put in by the test: these are placeholders
+# of the right form.
 let
   publicKey = "two-hosts-1:6NCHdD59X431o0gWypbMrAURkbJ16ZPMQFGspcDShjY=";
   sshKey = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIPLACEHOLDER client";
