@@ -123,10 +123,11 @@ void SweepUnfinishedDatabases(const std::string& state_dir) {
   if (!names.ok()) return;
   const absl::Time now = SystemClock().Now();
   for (const std::string& name : *names) {
-    const std::string file = state_dir + "/" + name;
+    if (!name.starts_with(kTemporaryPrefix)) continue;
+    std::string file = state_dir;
+    file.append("/").append(name);
     struct stat st;
-    if (name.starts_with(kTemporaryPrefix) && lstat(file.c_str(), &st) == 0 &&
-        S_ISREG(st.st_mode) &&
+    if (lstat(file.c_str(), &st) == 0 && S_ISREG(st.st_mode) &&
         now - absl::FromTimeT(st.st_mtime) > kTemporaryLife) {
       unlink(file.c_str());
     }
