@@ -310,8 +310,8 @@ class Container:
              "--net", "--pid", "--root", "--wd", "--", *map(str, argv)],
             env={"PATH": f"{BIN}:/usr/sbin:/usr/bin", "LC_ALL": "C.UTF-8",
                  "HOME": "/root", "SYSTEMD_COLORS": "0", "PAGER": "cat"},
-            input=stdin, stdin=None if stdin else subprocess.DEVNULL,
-            capture_output=True, text=True, errors="replace",
+            **({"stdin": subprocess.DEVNULL} if stdin is None
+               else {"input": stdin}), capture_output=True, text=True, errors="replace",
             timeout=COMMAND_SECONDS, check=False)
         if check and result.returncode != 0:
             raise Failed(f"{self.name}: {' '.join(map(str, argv))}: exit code "
@@ -326,9 +326,10 @@ class Container:
         """What a command prints, without the last newline."""
         return self.run(argv, **options).stdout.rstrip("\n")
 
-    def write(self, path, text):
-        """Into a file that is there, as an editor would."""
-        self.run(["tee", path], stdin=text)
+    def write(self, path, text, mode=0o644):
+        """Makes a file, or replaces it."""
+        self.run(["install", "-D", f"--mode={mode:o}", "/dev/stdin", path],
+                 stdin=text)
 
     def unit(self, name, *properties):
         """{property: value} of a unit."""

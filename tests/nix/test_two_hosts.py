@@ -105,9 +105,11 @@ class Site:
                          secret, public])
         return read(secret), read(public).strip()
 
+    def files(self, case):
+        return machines.files(support.render("two-hosts", case), self.changes)
+
     def machine(self, name, case, extra, links=None):
-        made = support.render("two-hosts", case)
-        files, its_links = machines.files(made, self.changes)
+        files, its_links = self.files(case)
         return containers.Container(
             name, self.base, {**files, "/etc/hosts": HOSTS, **extra},
             {**its_links, **(links or {})})
@@ -409,11 +411,8 @@ class TwoHosts(unittest.TestCase):
         self.tell(self.client.journal("prune-arm-cache-roots.service"))
 
         # On the other machine it is done by the daemon, once a day.
-        usual = self.client.text(["cat", "/etc/nix-queued/queued.toml"])
-        often = support.render("two-hosts", "clientThatPrunes").etc_text(
-            "nix-queued/queued.toml")
-        self.configure(often)
-        self.addCleanup(self.configure, usual + "\n")
+        self.configure("clientThatPrunes")
+        self.addCleanup(self.configure, "client")
         children.wait_until(
             lambda: not self.pinned(self.cache, old), 60,
             "the root on the other machine to go",
@@ -425,9 +424,55 @@ class TwoHosts(unittest.TestCase):
             self.assertTrue(self.valid(machine, young), machine.name)
         self.tell(f"{old} is gone from both stores")
 
-    def configure(self, text):
-        self.client.write("/etc/nix-queued/queued.toml", text)
+    def configure(self, case):
+        """The daemon, as another case does, while it runs."""
+        path = "/etc/nix-queued/queued.toml"
+        self.client.write(path, *self.site.files(case)[0][path])
         self.client.run(["systemctl", "reload", "nix-queued.service"])
+
+    def switch_to(self, case):
+        """Every file, and all that depends on them, as nixos-rebuild does."""
+        for path, content in self.site.files(case)[0].items():
+            self.client.write(path, *content)
+        self.client.run(["systemctl", "daemon-reload"])
+        self.client.run(["systemctl", "restart", "nix-daemon.service",
+                         "nix-queued.service"])
+
+    def switch_for_this_test(self, case):
+        self.addCleanup(self.switch_to, "client")
+        self.switch_to(case)
+
+    def test_without_a_group_of_readers(self):
+        """Then the sandbox is tighter."""
+        self.switch_for_this_test("clientAlone")
+        self.assertEqual("yes", self.client.unit(
+            "nix-queued.service", "PrivateUsers")["PrivateUsers"])
+        path = self.built_and_sent("alone")
+        self.assertTrue(self.pinned(self.cache, path))
+        self.assertNotEqual(0, self.client.run(
+            ["queuectl", "status"], user="alice", check=False).returncode)
+
+    def test_without_credentials(self):
+        """The daemon's user reads the files itself."""
+        secrets = "/var/secrets/signing-key /var/secrets/ssh-key" \
+            " /var/secrets/netrc"
+        self.addCleanup(self.client.shell, f"chown root {secrets}")
+        self.client.shell(f"chown nix-queued {secrets}")
+        self.switch_for_this_test("clientWithPlainPaths")
+        self.client.run(["test", "!", "-e", CREDENTIALS])
+        path = self.built_and_sent("plain")
+        self.assertTrue(self.pinned(self.cache, path))
+
+    def test_the_hook_under_its_old_names(self):
+        for case, hook in (("clientWithPinScript", "pin-arm-cache.sh"),
+                           ("clientWithUploadScript", "upload-to-cache.sh")):
+            with self.subTest(hook):
+                self.switch_for_this_test(case)
+                self.assertIn(f"/etc/nix/{hook}", self.client.text(
+                    ["nix", "show-config"]))
+                path = self.built_and_sent(hook)
+                for machine in (self.client, self.cache):
+                    self.assertTrue(self.pinned(machine, path))
 
     def test_upstream_is_asked_once(self):
         for wanted in ("MISS", "HIT"):

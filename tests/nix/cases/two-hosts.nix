@@ -35,7 +35,7 @@ let
           exclude = [ "only-pushed-*" ];
         };
       };
-      queue.adminGroup = "wheel";
+      queue.adminGroup = lib.mkDefault "wheel";
       settings.retry.max-delay = "2s";
     };
 
@@ -46,15 +46,25 @@ let
     };
     users.users.mallory.isNormalUser = true;
   };
+  using = settings: {
+    imports = [ client ];
+    services.nix-queued = settings;
+  };
+  hookNamed = name: {
+    imports = [ (using { legacyScripts.enable = true; }) ];
+    nix.settings.post-build-hook = "/etc/nix/${name}";
+  };
 in
 {
   client.module = client;
 
+  clientAlone.module = using { queue.adminGroup = null; };
+  clientWithPlainPaths.module = using { loadCredentials = false; };
+  clientWithPinScript.module = hookNamed "pin-arm-cache.sh";
+  clientWithUploadScript.module = hookNamed "upload-to-cache.sh";
+
   # Old roots go at once, there as well.
-  clientThatPrunes.module = {
-    imports = [ client ];
-    services.nix-queued.settings.prune.interval = "1s";
-  };
+  clientThatPrunes.module = using { settings.prune.interval = "1s"; };
 
   cacheHost.module = {
     services.nix-builder.harmonia = {
