@@ -37,7 +37,7 @@ PACKAGES = (
     # debootstrap does not find what is provided under other names.
     "libdbi-perl",
     "openssh-server", "nginx-light", "python3", "ca-certificates", "sqlite3",
-    "iproute2", "curl", "procps", "openssl",
+    "iproute2", "curl", "procps", "openssl", "git",
 )
 MIRROR = "http://deb.debian.org/debian"
 DEBOOTSTRAP_SECONDS = 1200
@@ -310,9 +310,10 @@ class Container:
              "--net", "--pid", "--root", "--wd", "--", *map(str, argv)],
             env={"PATH": f"{BIN}:/usr/sbin:/usr/bin", "LC_ALL": "C.UTF-8",
                  "HOME": "/root", "SYSTEMD_COLORS": "0", "PAGER": "cat"},
+            capture_output=True, text=True, errors="replace",
+            timeout=COMMAND_SECONDS, check=False,
             **({"stdin": subprocess.DEVNULL} if stdin is None
-               else {"input": stdin}), capture_output=True, text=True, errors="replace",
-            timeout=COMMAND_SECONDS, check=False)
+               else {"input": stdin}))
         if check and result.returncode != 0:
             raise Failed(f"{self.name}: {' '.join(map(str, argv))}: exit code "
                          f"{result.returncode}\n{result.stdout}"

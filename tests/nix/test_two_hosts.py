@@ -42,6 +42,28 @@ WantedBy=multi-user.target
 """
 
 
+FLAKE = """\
+{{
+  outputs = {{ self }}: {{
+    packages.{system}.thing = derivation {{
+      name = "populated";
+      system = "{system}";
+      builder = "/bin/sh";
+      args = [ "-c" "echo populated > $out" ];
+    }};
+  }};
+}}
+"""
+COMMIT = """\
+cd /srv/flake
+git init --quiet
+git config user.email flake@example.org
+git config user.name flake
+git add flake.nix
+git commit --quiet --message first
+"""
+
+
 def setUpModule():
     why = containers.why_not()
     if why:
@@ -486,6 +508,25 @@ class TwoHosts(unittest.TestCase):
         # In a directory that only nginx' own sandbox has to be opened for.
         self.assertNotEqual("", self.cache.text(
             ["find", "/ssdpool/local/nix-cache-proxy", "-type", "f"]))
+
+    def test_populated(self):
+        system = self.cache.text(["nix-instantiate", "--eval", "--expr",
+                                  "builtins.currentSystem"]).strip('"')
+        self.cache.write("/srv/flake/flake.nix", FLAKE.format(system=system))
+        self.cache.shell("chown flake /srv/flake/flake.nix")
+        self.cache.run(["runuser", "-u", "flake", "--", "sh", "-euc", COMMIT])
+        started = self.cache.run(["systemctl", "start", "populate-cache"],
+                                 check=False)
+        self.assertEqual(0, started.returncode,
+                         self.cache.journal("populate-cache"))
+        path = self.cache.text(["sh", "-c", "readlink -f "
+                                "/var/lib/populate-cache/outputs/*/*"])
+        self.assertIn("-populated", path)
+        self.cache.run(["nix-store", "--gc"])
+        self.assertEqual("populated", self.cache.text(["cat", path]))
+        self.assertIn("populate-cache.timer", self.cache.text(
+            ["systemctl", "list-timers", "--no-legend"]))
+        self.tell(f"populated and kept: {path}")
 
     def test_who_may_upload(self):
         def put(machine, *options):

@@ -86,6 +86,21 @@ in
       basicAuthFile = "/var/secrets/htpasswd";
     };
 
+    services.nix-builder.populate = {
+      enable = true;
+      flake = "/srv/flake";
+      user = "flake";
+      outputs = [ "thing" ];
+      updateLock = true;
+    };
+    users.users.flake = {
+      isSystemUser = true;
+      group = "flake";
+      home = "/srv/flake";
+      createHome = true;
+    };
+    users.groups.flake = { };
+
     # A login for pushing, which Nix does not trust.
     services.openssh.enable = true;
     users.users.nix-push = {
