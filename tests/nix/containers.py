@@ -61,6 +61,20 @@ def why_not():
     if tried.returncode != 0:
         return ("no namespaces or no overlay file system: "
                 + tried.stderr.strip())
+    return why_no_cgroup()
+
+
+def why_no_cgroup():
+    """The same, of cgroups alone."""
+    places = own_cgroups(f"nixq-{os.getpid()}-try")
+    if not places:
+        return "no cgroup hierarchy that systemd can use is mounted"
+    try:
+        for place in places:
+            os.mkdir(place)
+            os.rmdir(place)
+    except OSError as error:
+        return f"no cgroup can be made: {error}"
     return None
 
 
