@@ -38,6 +38,25 @@ class Agent(two_hosts.TwoHosts):
         self.client.run([*inside, "test", "-w", two_hosts.ROOTS])
         self.tell("nix-queued.service: ready, watched, sealed")
 
+    def test_the_watchdog_is_fed(self):
+        drop_in = "/run/systemd/system/nix-queued.service.d/watchdog.conf"
+        again = "systemctl daemon-reload; systemctl restart nix-queued.service"
+        self.addCleanup(self.client.shell, f"rm {drop_in}; {again}")
+        self.client.write(drop_in, "[Service]\nWatchdogSec=1s\n")
+        self.client.shell(again)
+
+        def fed():
+            return int(self.client.unit(
+                "nix-queued.service", "WatchdogTimestampMonotonic")[
+                    "WatchdogTimestampMonotonic"])
+        first = fed()
+        # Three times its limit, which it has to live through.
+        children.wait_until(lambda: fed() - first > 3_000_000, 30,
+                            "three seconds of signs of life",
+                            lambda: self.client.journal("nix-queued.service"))
+        self.assertEqual("0", self.client.unit(
+            "nix-queued.service", "NRestarts")["NRestarts"])
+
     def test_the_socket_and_the_timer_are_there(self):
         self.assertEqual("active", self.client.unit(
             "nix-queued.socket", "ActiveState")["ActiveState"])
