@@ -16,6 +16,7 @@ test, even if it is killed.
 """
 
 import fcntl
+import glob
 import hashlib
 import os
 import re
@@ -40,7 +41,7 @@ PACKAGES = (
     "openssh-server", "nginx-light", "python3", "ca-certificates", "sqlite3",
     "iproute2", "curl", "procps", "openssl", "git",
 )
-MIRROR = "http://deb.debian.org/debian"
+USUAL_MIRROR = "http://deb.debian.org/debian"
 DEBOOTSTRAP_SECONDS = 1200
 COMMAND_SECONDS = 120
 BIN = "/opt/nix-queued/bin"
@@ -50,6 +51,8 @@ def why_not():
     """Why no container can run here, in one line, or None."""
     if sys.platform != "linux" or os.geteuid() != 0:
         return "booting containers takes root on Linux"
+    if not suite():
+        return "what was built here does not run on Debian"
     missing = [name for name in PROGRAMS if not shutil.which(name)]
     if missing:
         return f"{', '.join(missing)}: not installed"
@@ -106,12 +109,12 @@ def cache_directory():
 
 
 def suite():
-    """The Debian that the programs under test were built on."""
+    """The Debian that the programs under test were built on, or None."""
     with open("/etc/os-release", encoding="utf-8") as file:
         about = dict(line.strip().split("=", 1) for line in file
                      if "=" in line)
-    return about.get("VERSION_CODENAME") if about.get(
-        "ID") == "debian" else "bookworm"
+    return about.get("VERSION_CODENAME") if about.get("ID") == "debian" else (
+        None)
 
 
 def libraries():
@@ -149,7 +152,7 @@ def make_root(root, packages):
     with open(log, "w", encoding="utf-8") as out:
         made = subprocess.run(
             ["debootstrap", "--variant=minbase",
-             f"--include={','.join(packages)}", suite(), unfinished, MIRROR],
+             f"--include={','.join(packages)}", suite(), unfinished, mirror()],
             stdout=out, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
             env={**os.environ, **apt_proxy()}, check=False,
             timeout=DEBOOTSTRAP_SECONDS)
@@ -162,6 +165,20 @@ def make_root(root, packages):
         pass
     os.rename(unfinished, root)
     print(f"made in {time.monotonic() - started:.0f} s", file=sys.stderr)
+
+
+def mirror():
+    """Where this machine gets its own packages from, if that can be told."""
+    for place in ["/etc/apt/sources.list",
+                  *sorted(glob.glob("/etc/apt/sources.list.d/*.list")),
+                  *sorted(glob.glob("/etc/apt/sources.list.d/*.sources"))]:
+        if os.path.exists(place):
+            with open(place, encoding="utf-8") as file:
+                found = re.search(r"^(?:deb|URIs:)\s.*?(https?://\S+/debian)/?"
+                                  r"(?:\s|$)", file.read(), re.MULTILINE)
+            if found:
+                return found.group(1)
+    return USUAL_MIRROR
 
 
 def apt_proxy():
