@@ -250,9 +250,10 @@ in
         && !(lib.elem cfg.user config.nix.settings.trusted-users))
       ''
         services.nix-queued: Nix before 2.17 lets only trusted users add
-        signatures to the local store. Caches get them all the same; if other
-        machines copy from this store over SSH, add `${cfg.user}` to
-        nix.settings.trusted-users.
+        signatures to the local store. Binary caches get them all the same, but
+        what goes over SSH goes without, and is refused unless the receiver
+        trusts the login; the same for machines that copy from this store. If
+        you have such, add `${cfg.user}` to nix.settings.trusted-users.
       '';
   };
 }
