@@ -101,6 +101,9 @@ absl::Status Daemon::Open() {
   pool_ = std::make_unique<WorkerPool>(workers);
   SweepUnfinishedDatabases(config_.state_dir);
   NIXQ_RETURN_IF_ERROR(intake_.RemakeHolds());
+  // What hooks have said of a path comes before what its root shows of it.
+  Say("spool", intake_.TakeSpool().status());
+  Say("inbox", intake_.TakeInbox().status());
   NIXQ_RETURN_IF_ERROR(intake_.AdoptRoots().status());
   const absl::Time now = parts_.clock.Now();
   next_tick_ = now;

@@ -81,6 +81,14 @@ class Intake(IntakeCase):
         self.assertEqual("root", self.queue.value(
             "SELECT source FROM paths WHERE path = ?", path))
 
+    def test_what_the_hook_said_comes_before_its_root(self):
+        path = self.build("built-while-down")
+        self.queue.run_hook([path])
+        self.queue.start()
+        self.assertEqual("hook", self.queue.value(
+            "SELECT source FROM paths WHERE path = ?", path))
+        self.assertEqual(0, self.queue.value("SELECT count(*) FROM inbox"))
+
     def test_unknown_roots_are_left_when_told_so(self):
         path = self.build("rooted")
         link = self.root(path)
