@@ -187,6 +187,8 @@ absl::Status UnknownScheme(std::string_view url,
 
 absl::StatusOr<TargetUrl> ParseTargetUrl(std::string_view url) {
   if (absl::Status status = CheckCharacters(url); !status.ok()) return status;
+  if (url == kLocal)
+    return TargetUrl{.kind = TargetKind::kLocal, .name = "local"};
   bool local = url.starts_with(kLocal);
   std::optional<Pieces> pieces = Cut(local ? url.substr(kLocal.size()) : url);
   if (local && (!pieces || !IsHttp(*pieces))) {

@@ -18,7 +18,7 @@ struct TargetUrl {
 //   file:///absolute/directory
 //   http[s]://host[:port][/path]
 //   ssh[-ng]://[user@]host[:port]
-//   local:http[s]://host[:port][/path]
+//   local:http[s]://host[:port][/path], or local: alone
 // INVALID_ARGUMENT: the message goes on the sentence "'url' ...". It never
 // shows the URL when that may hold a password.
 absl::StatusOr<TargetUrl> ParseTargetUrl(std::string_view url);

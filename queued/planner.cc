@@ -259,6 +259,15 @@ absl::Status Planner::Closure(Target& target, Plan& plan,
     claimed.emplace(roots.back(), std::move(missing));
   }
   plan.missing.clear();
+  if (target.only_signs()) {
+    if (signer_.store_refuses()) {
+      return absl::PermissionDeniedError(
+          "the Nix daemon takes no signatures from this user: add it to "
+          "trusted-users");
+    }
+    Divide(target, {}, std::move(claimed), plan);
+    return absl::OkStatus();
+  }
   if (target.config().closure && target.config().kind != TargetKind::kLocal) {
     absl::StatusOr<std::vector<PathInfo>> found = ClosureOf(target, roots, now);
     plan.store_failed = !found.ok();

@@ -50,6 +50,7 @@ absl::Status Signer::Sign(const std::vector<PathInfo*>& infos) {
   }
   if (added.empty()) return absl::OkStatus();
   absl::Status status = store_.AddSignatures(added);
+  store_refuses_ = absl::IsPermissionDenied(status);
   if (absl::IsPermissionDenied(status)) {
     if (!refusal_said_.exchange(true)) {
       log_.Warning("store-not-signed",

@@ -33,11 +33,15 @@ class Signer {
 
   bool has_keys() const { return !keys_.empty(); }
 
+  // Whether the local store did not let us add the signatures last time.
+  bool store_refuses() const { return store_refuses_; }
+
  private:
   std::vector<SecretKey> keys_;
   StoreDir store_dir_;
   Store& store_;
   Log& log_;
+  std::atomic<bool> store_refuses_{false};
   std::atomic<bool> refusal_said_{false};
 };
 

@@ -136,6 +136,7 @@ absl::Status Target::PrepareLocked(const Cancellation& cancel) {
   std::string url = config_.url;
   const bool local = config_.kind == TargetKind::kLocal;
   if (local) url = url.substr(kLocalScheme.size());
+  if (local && url.empty()) return absl::OkStatus();
   BinaryCacheOptions options{.store_dir = store_dir,
                              .real_store_dir = daemon_config_.real_store_dir,
                              .compression = config_.compression,

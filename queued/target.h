@@ -56,6 +56,9 @@ class Target {
 
   // After Prepare, for everything but SSH.
   BinaryCache& cache() { return *cache_; }
+  // The target is the local store itself ("local:"): what is signed is done,
+  // and there is no cache().
+  bool only_signs() const { return config_.url == "local:"; }
   std::vector<std::unique_ptr<BinaryCache>>& upstreams() { return upstreams_; }
   SshCache& ssh() { return *ssh_; }
   KnownPaths& known() { return known_; }

@@ -146,8 +146,8 @@ in
       description = ''
         The cache server on this machine. It serves this machine's store, so a
         path is there as soon as it is built; the agent keeps it from the
-        garbage collector, and looks whether the server shows it. Null: nothing
-        is done for any cache.
+        garbage collector, and looks whether the server shows it. Null: no
+        cache is looked at; with signingKeyPath, paths are signed and kept.
       '';
     };
 
@@ -226,13 +226,6 @@ in
           builder can be reached nothing is built ("Failed to find a machine for
           remote build"). To get out of that: nixos-rebuild switch --option
           max-jobs auto --option builders "".
-        ''
-      ++ lib.optional (signs && cfg.localCache == null && cfg.builders != [ ])
-        ''
-          ${name}: localCache is null, so only what this machine builds itself
-          is signed here; what comes back from builders is signed on its way to
-          the caches in services.nix-queued.targets. Set localCache to this
-          machine's cache server.
         '';
 
     nix.distributedBuilds = cfg.builders != [ ];
@@ -242,8 +235,6 @@ in
       # Builders fetch dependencies themselves, and do not get them from here.
       builders-use-substitutes = lib.mkDefault true;
       max-jobs = lib.mkIf (!cfg.enableLocalBuilds) 0;
-      # Without a cache to look at, Nix itself signs what is built here.
-      secret-key-files = lib.mkIf (signs && cfg.localCache == null) keyFiles;
     };
 
     programs.ssh.extraConfig = import ../lib/sshMatch.nix cfg.builders;
@@ -255,11 +246,14 @@ in
     services.nix-queued = lib.mkIf (signs || cfg.localCache != null) {
       enable = true;
       signing = { inherit keyFiles; };
-      targets = lib.optionalAttrs (cfg.localCache != null) {
-        local-cache.url =
-          (if cfg.localCacheUpload then "" else "local:") + cfg.localCache;
-      };
-      settings = lib.optionalAttrs (cfg.localCache == null) { target = [ ]; };
+      targets =
+        if cfg.localCache == null then
+          { local-store.url = "local:"; }
+        else
+          {
+            local-cache.url =
+              (if cfg.localCacheUpload then "" else "local:") + cfg.localCache;
+          };
     };
   };
 }

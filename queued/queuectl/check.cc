@@ -174,16 +174,16 @@ void CheckTargets(const Context& context, std::vector<Finding>& findings) {
           status = target.cache().CheckWritable(never);
           break;
         case TargetKind::kLocal:
-          break;
+          break;  // Prepare has asked it
       }
     }
-    findings.push_back(
-        status.ok() ? Good("target " + config.name,
-                           config.url + (config.kind == TargetKind::kLocal
-                                             ? " answers"
-                                             : " answers and can be written"))
-                    : Bad("target " + config.name, status,
-                          "see queued.toml(5) for how to reach it"));
+    std::string good = config.url + " answers and can be written";
+    if (config.kind == TargetKind::kLocal) good = config.url + " answers";
+    if (target.only_signs()) good = "signs what is in the local store";
+    findings.push_back(status.ok()
+                           ? Good("target " + config.name, good)
+                           : Bad("target " + config.name, status,
+                                 "see queued.toml(5) for how to reach it"));
   }
 }
 

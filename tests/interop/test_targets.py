@@ -131,6 +131,37 @@ class Targets(world.WorldTest):
         queue.wait()
         self.assert_whole(cache, paths)
 
+    def test_only_signing(self):
+        """local: sends nothing anywhere; paths are signed, and pinned."""
+        queue = self.make_queue([{"url": "local:"}])
+        paths = self.nix.build(private_nix.chain("mine", 2, self.salt))
+        queue.wait()
+        self.assertEqual({("done", "present", "local")},
+                         {(job["state"], job["outcome"], job["target"])
+                          for job in queue.jobs()})
+        for info in self.nix.path_info(paths):
+            self.assertEqual(["test-1"], [
+                signature.split(":")[0] for signature in info["signatures"]])
+        self.assertTrue(os.path.islink(os.path.join(
+            self.nix.roots_dir, os.path.basename(paths[0]))))
+        self.assertIn("signs what is in the local store",
+                      queue.ctl("check", code=None).stdout)
+
+    @unittest.skipIf(private_nix.nix_version() >= (2, 17, 0),
+                     "this Nix takes signatures from everybody")
+    def test_only_signing_where_nix_does_not_trust_us(self):
+        """Then nothing is signed, and nothing may say that it is."""
+        self.nix.stop_daemon()
+        self.nix.settings["trusted-users"] = "nobody"
+        private_nix.write_nix_conf(self.nix.conf_dir, self.nix.settings)
+        self.nix.start_daemon()
+        queue = self.make_queue([{"url": "local:"}])
+        self.nix.build(private_nix.chain("mine", 1, self.salt))
+        queue.wait_for_rows("SELECT 1 FROM targets WHERE health = 'refused' "
+                            "AND error_text LIKE '%trusted-users%'",
+                            "the target to be refused")
+        self.assertEqual({"queued"}, {job["state"] for job in queue.jobs()})
+
     def test_a_server_of_this_very_store(self):
         """local:URL uploads nothing and is done when the server shows it."""
         server = self.make_cache_server()

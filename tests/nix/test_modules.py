@@ -268,18 +268,16 @@ class Coordinator(WithDirectory):
         self.assertNotIn("secret-key-files", made.nixSettings)
 
     def test_a_key_without_a_cache(self):
+        # The agent signs what comes back from builders, too; Nix' own
+        # secret-key-files would not.
         for case in "noCacheButKey", "onlySigning":
             with self.subTest(case):
                 made = support.render("coordinator", case)
-                self.assertEqual([], self.queue(case)["target"])
-                self.assertEqual(
-                    ["/run/agenix/harmonia-signing-key"],
-                    made.nixSettings["secret-key-files"])
-        # What comes back from builders is another matter.
-        self.assertEqual([], support.render("coordinator",
-                                            "onlySigning").warnings)
-        self.assertIn("Set localCache",
-                      said(support.render("coordinator", "noCacheButKey")))
+                self.assertEqual([{"name": "local-store", "url": "local:"}],
+                                 self.queue(case)["target"])
+                self.assertIn("nix-queued.service", made.units)
+                self.assertNotIn("secret-key-files", made.nixSettings)
+                self.assertEqual([], made.warnings)
 
     def test_a_cache_that_takes_uploads(self):
         self.assertEqual([{"name": "local-cache",

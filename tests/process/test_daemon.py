@@ -186,13 +186,15 @@ class Systemd(world.WorldTest):
 
     def test_notifications(self):
         self.queue.start(WATCHDOG_USEC="200000")
-        self.assertTrue(any(notice.startswith("STATUS=")
-                            for notice in self.queue.read_notices()))
+        self.wait_until(lambda: any(notice.startswith("STATUS=") for notice
+                                    in self.queue.read_notices()), "a status")
         self.wait_until(
             lambda: self.queue.read_notices().count("WATCHDOG=1") >= 3,
             "three signs of life")
         self.queue.stop()
-        self.assertIn("STOPPING=1", self.queue.read_notices())
+        # Said before the end, and perhaps read after it.
+        self.wait_until(lambda: "STOPPING=1" in self.queue.read_notices(),
+                        "STOPPING=1")
 
     def test_a_manager_that_does_not_listen(self):
         """Its socket fills up; that must not stop the daemon."""

@@ -178,6 +178,7 @@ TEST(Config, NamesAndKindsComeFromUrls) {
            {"ssh-ng://nix@host:2222/", "host", TargetKind::kSsh},
            {"local:http://127.0.0.1:5000", "127.0.0.1", TargetKind::kLocal},
            {"local:https://own", "own", TargetKind::kLocal},
+           {"local:", "local", TargetKind::kLocal},
        }) {
     Config config = Good("[[target]]\nurl = \"" + std::string(row.url) + "\"");
     ASSERT_THAT(config.targets, SizeIs(1)) << row.url;

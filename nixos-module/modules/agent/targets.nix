@@ -35,7 +35,8 @@ in
         a server that takes PUT, `ssh[-ng]://[user@]host[:port]` of another
         machine's store, or `local:http[s]://host[:port][/path]` of a server
         of this machine's own store, to which nothing is sent: there paths are
-        signed, and done once the server shows them.
+        signed, and done once the server shows them. `local:` alone asks
+        nobody: what is signed is done.
       '';
     };
 
