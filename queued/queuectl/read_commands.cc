@@ -202,20 +202,13 @@ absl::StatusOr<std::vector<JobRow>> ListJobs(const Context& context,
   JobFilter filter;
   filter.older_than = arguments.older_than;
   if (!arguments.target.empty()) filter.target = arguments.target;
-  std::vector<JobRow> jobs;
+  filter.limit = arguments.limit;
+  filter.open_only = arguments.state.empty();
   for (JobState state : {JobState::kSending, JobState::kQueued,
                          JobState::kParked, JobState::kDone}) {
-    const bool wanted = arguments.state.empty()
-                            ? state != JobState::kDone
-                            : arguments.state == Name(state);
-    if (!wanted || jobs.size() >= arguments.limit) continue;
-    filter.state = state;
-    filter.limit = arguments.limit - jobs.size();
-    NIXQ_ASSIGN_OR_RETURN(std::vector<JobRow> found, report.Jobs(filter));
-    jobs.insert(jobs.end(), std::make_move_iterator(found.begin()),
-                std::make_move_iterator(found.end()));
+    if (arguments.state == Name(state)) filter.state = state;
   }
-  return jobs;
+  return report.Jobs(filter);
 }
 
 }  // namespace

@@ -267,6 +267,7 @@ absl::StatusOr<std::vector<JobRow>> Report::Impl::Jobs(
   for (JobState state : {JobState::kSending, JobState::kQueued,
                          JobState::kParked, JobState::kDone}) {
     if (filter.state && *filter.state != state) continue;
+    if (filter.open_only && state == JobState::kDone) continue;
     if (jobs.size() >= filter.limit) break;
     NIXQ_ASSIGN_OR_RETURN(Statement select,
                           database_.Prepare(JobsOfState(state)));

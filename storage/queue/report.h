@@ -69,6 +69,7 @@ struct PathReport {
 
 struct JobFilter {
   std::optional<JobState> state;
+  bool open_only = false;  // none that is done
   std::optional<std::string> target;
   std::optional<absl::Duration> older_than;  // since it was queued
   size_t limit = 100;
@@ -84,6 +85,8 @@ class Report {
   ~Report();
 
   absl::StatusOr<QueueSummary> Summary();
+  // In one view of the queue: a job that changes its state meanwhile is
+  // neither missed nor there twice.
   absl::StatusOr<std::vector<JobRow>> Jobs(const JobFilter& filter);
   // By full path, base name or a unique prefix of the base name. NOT_FOUND;
   // INVALID_ARGUMENT when several match.

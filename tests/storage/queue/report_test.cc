@@ -117,6 +117,11 @@ TEST_F(ReportTest, JobsAreFiltered) {
                                       "queued@nas", "parked@nas", "done@nas"));
   nas.limit = 2;
   EXPECT_THAT(Names(nas), ElementsAre("sending@nas", "waiting@nas"));
+  JobFilter open;
+  open.open_only = true;
+  open.target = "nas";
+  EXPECT_THAT(Names(open), ElementsAre("sending@nas", "waiting@nas",
+                                       "queued@nas", "parked@nas"));
   JobFilter parked;
   parked.state = JobState::kParked;
   EXPECT_THAT(Names(parked), ElementsAre("parked@nas"));
