@@ -27,7 +27,7 @@ constexpr size_t kMaxNames = 1'000'000;
 // The daemon empties the WAL long before it is this long. Without a daemon
 // every hook is the first to open the file and so reads the whole WAL: a
 // bound keeps that to a few milliseconds.
-constexpr int64_t kUnattendedWalPages = 4096;
+constexpr int64_t kUnattendedWalPages = 2048;
 
 std::string InboxSql() {
   const schema::Migration& first = schema::kMigrations[0];
@@ -134,6 +134,32 @@ void SweepUnfinishedDatabases(const std::string& state_dir) {
   }
 }
 
+// The database belongs to whoever the state directory belongs to, also when
+// that has changed hands since root's first hook made both: else its new owner
+// could never write it. Only what root made itself, under this one name, is
+// given away. Not while the process has it open: closing any descriptor of a
+// file drops the locks that SQLite has on it.
+void HandOver(const std::string& state_dir) {
+  struct stat directory;
+  struct stat file;
+  const std::string name = QueueFile(state_dir);
+  if (geteuid() != 0 || stat(state_dir.c_str(), &directory) != 0 ||
+      lstat(name.c_str(), &file) != 0 || file.st_uid == directory.st_uid ||
+      file.st_uid != 0) {
+    return;
+  }
+  for (const char* ending : {"", "-wal", "-shm"}) {
+    UniqueFd fd(
+        open((name + ending).c_str(), O_RDONLY | O_NOFOLLOW | O_CLOEXEC));
+    if (fd.valid() && fstat(fd.get(), &file) == 0 && S_ISREG(file.st_mode) &&
+        file.st_uid == 0 && file.st_nlink == 1) {
+      // If not, opening says what is wrong.
+      [[maybe_unused]] int result =
+          fchown(fd.get(), directory.st_uid, directory.st_gid);
+    }
+  }
+}
+
 class InboxWriter::Impl {
  public:
   explicit Impl(Database database) : database_(std::move(database)) {}
@@ -215,10 +241,19 @@ absl::StatusOr<InboxWriter> InboxWriter::Open(const std::string& state_dir,
   return InboxWriter(std::make_unique<Impl>(*std::move(database)));
 }
 
+absl::StatusOr<InboxWriter> InboxWriter::OpenOnce(const std::string& state_dir,
+                                                  absl::Duration busy_timeout) {
+  HandOver(state_dir);
+  Database::ExpectLittleUse();
+  return Open(state_dir, busy_timeout);
+}
+
 InboxWriter::InboxWriter(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 InboxWriter::InboxWriter(InboxWriter&&) noexcept = default;
 InboxWriter& InboxWriter::operator=(InboxWriter&&) noexcept = default;
 InboxWriter::~InboxWriter() = default;
+
+void InboxWriter::LeaveOpen() { (void)impl_.release(); }
 
 absl::Status InboxWriter::Put(const std::vector<InboxEntry>& entries) {
   return impl_->Put(entries);

@@ -37,7 +37,8 @@ void SweepUnfinishedDatabases(const std::string& state_dir);
 // The writing end of the inbox. Creates the database with just the inbox if
 // there is none (whole, by link(2), so that 64 hooks at once make one), gives
 // it to the owner and group of the state directory (mode 0660 masked by the
-// directory's), never migrates, never checkpoints.
+// directory's), never migrates, and checkpoints only a WAL that has grown to
+// 8 MiB because nobody else does.
 // One object is for one thread.
 class InboxWriter {
  public:
@@ -48,6 +49,11 @@ class InboxWriter {
   //         DATA_LOSS           not a database, or damaged
   static absl::StatusOr<InboxWriter> Open(const std::string& state_dir,
                                           absl::Duration busy_timeout);
+  // The same for a process that opens nothing else, makes one Put and ends:
+  // SQLite sets nothing aside for more, which saves a tenth of a millisecond.
+  // As root, gives away what root made before the directory changed hands.
+  static absl::StatusOr<InboxWriter> OpenOnce(const std::string& state_dir,
+                                              absl::Duration busy_timeout);
   InboxWriter(InboxWriter&&) noexcept;
   InboxWriter& operator=(InboxWriter&&) noexcept;
   ~InboxWriter();
@@ -59,6 +65,9 @@ class InboxWriter {
   // error none is there, except that a failed flush (UNAVAILABLE, EIO) leaves
   // entries that a power cut may take.
   absl::Status Put(const std::vector<InboxEntry>& entries);
+
+  // Leaves closing to the end of the process, which is quicker at it.
+  void LeaveOpen();
 
  private:
   class Impl;

@@ -278,8 +278,11 @@ absl::StatusOr<Database> Database::Open(const std::string& file,
       SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_NOFOLLOW | SQLITE_OPEN_PRIVATECACHE |
       SQLITE_OPEN_EXRESCODE |
       (options.read_only ? SQLITE_OPEN_READONLY : SQLITE_OPEN_READWRITE);
-  NIXQ_RETURN_IF_ERROR(impl->Check(
-      sqlite3_open_v2(canonical.c_str(), &impl->connection, flags, nullptr)));
+  // Before it is open, SQLite does not know its name.
+  NIXQ_RETURN_IF_ERROR(
+      Annotate(impl->Check(sqlite3_open_v2(canonical.c_str(), &impl->connection,
+                                           flags, nullptr)),
+               file));
   sqlite3* connection = impl->connection;
   NIXQ_RETURN_IF_ERROR(
       impl->Check(sqlite3_busy_handler(connection, &Impl::Busy, impl.get())));
@@ -312,6 +315,12 @@ absl::StatusOr<Database> Database::Open(const std::string& file,
         "%s: its file system does not allow SQLite's WAL mode", file));
   }
   return database;
+}
+
+void Database::ExpectLittleUse() {
+  sqlite3_config(SQLITE_CONFIG_PAGECACHE, nullptr, 0, 0);
+  sqlite3_config(SQLITE_CONFIG_LOOKASIDE, 0, 0);
+  sqlite3_config(SQLITE_CONFIG_MEMSTATUS, 0);
 }
 
 absl::StatusOr<std::string> Database::MakeImage(const std::string& sql) {

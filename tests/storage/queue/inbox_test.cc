@@ -364,8 +364,8 @@ TEST_F(InboxTest, AnUnattendedWalIsBounded) {
     largest = std::max(largest, wal_bytes());
   }
   EXPECT_EQ(Rows(), rows);
-  EXPECT_GT(largest, uintmax_t{16} << 20);
-  EXPECT_LT(largest, uintmax_t{20} << 20);
+  EXPECT_GT(largest, uintmax_t{8} << 20);
+  EXPECT_LT(largest, uintmax_t{12} << 20);
 }
 
 TEST_F(InboxTest, SweepsWhatKilledHooksLeft) {
