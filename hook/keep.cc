@@ -7,9 +7,11 @@
 #include <algorithm>
 #include <chrono>
 #include <cstring>
+#include <optional>
 #include <string>
 #include <utility>
 
+#include "absl/status/statusor.h"
 #include "absl/strings/str_format.h"
 #include "absl/time/time.h"
 #include "storage/base/clock.h"
@@ -39,7 +41,7 @@ std::string Message(const absl::Status& status) {
 
 void SayFound(const BuildOutputs& outputs, WorkerNotes& notes) {
   std::vector<Note> found;
-  for (const StorePath& path : outputs.told_by_drv) {
+  for (const StorePath& path : outputs.found) {
     found.push_back({NoteKind::kOutput, path.base_name()});
   }
   if (outputs.ask_daemon) found.push_back({NoteKind::kAskDaemon, ""});
@@ -47,56 +49,81 @@ void SayFound(const BuildOutputs& outputs, WorkerNotes& notes) {
   notes.Say(found);
 }
 
-// A root that cannot be made does not keep a path from being queued.
-void Hold(const HookSettings& settings, const BuildOutputs& outputs,
-          Deadline deadline, WorkerNotes& notes) {
-  absl::StatusOr<GcRoots> roots =
-      GcRoots::Open(settings.roots_dir, settings.store_dir, /*create=*/true);
-  if (!roots.ok()) {
-    notes.Say(NoteKind::kWarning,
-              "no GC root was made: " + Message(roots.status()));
-    return;
-  }
-  Complaints complaints;
-  std::vector<StorePath> rooted;
-  size_t tried = 0;
-  size_t late = 0;
-  for (const auto* paths : {&outputs.named, &outputs.told_by_drv}) {
-    for (const StorePath& path : *paths) {
-      if (tried >= kRootsAtAnyTime && steady_clock::now() >= deadline) {
-        ++late;
-        continue;
-      }
-      absl::Status held = roots->Hold(path);
-      ++tried;
-      if (held.ok()) {
-        rooted.push_back(path);
-      } else {
-        complaints.Add("no GC root: " + Message(held));
+// Makes GC roots. One that cannot be made does not keep its path from being
+// queued.
+class Holder {
+ public:
+  // `deadline` is when roots beyond the first few are left out.
+  Holder(const HookSettings& settings, Deadline deadline)
+      : settings_(settings), deadline_(deadline) {}
+
+  void Hold(const std::vector<StorePath>& paths) {
+    if (paths.empty() || settings_.roots_dir.empty()) return;
+    if (!roots_.has_value()) {
+      roots_ = GcRoots::Open(settings_.roots_dir, settings_.store_dir,
+                             /*create=*/true);
+      if (!roots_->ok()) {
+        complaints_.Add("no GC root was made: " + Message(roots_->status()));
       }
     }
+    if (!roots_->ok()) return;
+    for (const StorePath& path : paths) HoldOne(path);
   }
-  if (late > 0) {
-    complaints.Add(absl::StrFormat(
-        "no GC root for %d paths: there was no time left", late));
+
+  // A collection that is running learns of the roots. Says all that went
+  // wrong, and that this was all.
+  void Finish(WorkerNotes& notes) {
+    absl::Duration left = absl::FromChrono(deadline_ - steady_clock::now());
+    absl::Status told =
+        TellCollector(settings_.nix_state_dir, settings_.store_dir, rooted_,
+                      std::max(left, kLeastLockWait));
+    if (!told.ok()) {
+      complaints_.Add("this collection may miss the GC roots: " +
+                      Message(told));
+    }
+    if (late_ > 0) {
+      complaints_.Add(absl::StrFormat(
+          "no GC root for %d paths: there was no time left", late_));
+    }
+    std::vector<Note> all;
+    for (const std::string& line : complaints_.Lines()) {
+      all.push_back({NoteKind::kWarning, line});
+    }
+    all.push_back({NoteKind::kRooted, ""});
+    notes.Say(all);
   }
-  absl::Duration left = absl::FromChrono(deadline - steady_clock::now());
-  absl::Status told = TellCollector(settings.nix_state_dir, settings.store_dir,
-                                    rooted, std::max(left, kLeastLockWait));
-  if (!told.ok()) {
-    complaints.Add("this collection may miss the GC roots: " + Message(told));
+
+ private:
+  void HoldOne(const StorePath& path) {
+    if (++tried_ > kRootsAtAnyTime && steady_clock::now() >= deadline_) {
+      ++late_;
+      return;
+    }
+    absl::Status held = (*roots_)->Hold(path);
+    if (held.ok()) {
+      rooted_.push_back(path);
+    } else {
+      complaints_.Add("no GC root: " + Message(held));
+    }
   }
-  for (const std::string& line : complaints.Lines()) {
-    notes.Say(NoteKind::kWarning, line);
-  }
-}
+
+  const HookSettings& settings_;
+  const Deadline deadline_;
+  std::optional<absl::StatusOr<GcRoots>> roots_;
+  std::vector<StorePath> rooted_;
+  Complaints complaints_;
+  size_t tried_ = 0;
+  size_t late_ = 0;
+};
 
 absl::Status PutInInbox(const std::string& state_dir,
                         const std::vector<InboxEntry>& entries,
                         absl::Duration lock_wait) {
   NIXQ_ASSIGN_OR_RETURN(InboxWriter inbox,
-                        InboxWriter::Open(state_dir, lock_wait));
-  return inbox.Put(entries);
+                        InboxWriter::OpenOnce(state_dir, lock_wait));
+  absl::Status status = inbox.Put(entries);
+  inbox.LeaveOpen();
+  return status;
 }
 
 // A hint: whoever misses it looks by itself now and then. The short name
@@ -127,15 +154,19 @@ bool SpoolEntries(const HookSettings& settings,
 void HoldAndEnqueue(const HookSettings& settings, BuildOutputs outputs,
                     Deadline deadline, WorkerNotes& notes) {
   steady_clock::time_point start = steady_clock::now();
-  AddDerivationOutputs(settings, outputs);
+  Holder holder(settings, start + (deadline - start) / 2);
+  // What Nix names is held before anything else is looked at.
+  holder.Hold(outputs.named);
+  FindOutputs(settings, outputs);
   SayFound(outputs, notes);
+  holder.Hold(outputs.found);
+  holder.Finish(notes);
   std::vector<InboxEntry> entries =
       InboxEntries(settings, outputs, absl::ToUnixMillis(SystemClock().Now()));
   if (entries.empty()) {
     notes.Say(NoteKind::kKept);
     return;
   }
-  Hold(settings, outputs, start + (deadline - start) / 2, notes);
 
   absl::Duration lock_wait =
       absl::FromChrono(deadline - steady_clock::now()) - kSpoolTime;

@@ -12,13 +12,14 @@
 
 namespace nixq {
 
-// The whole of the hook's work: completes `outputs` from the .drv, makes their
-// GC roots, then writes the inbox in one transaction, or, if that fails, the
-// spool; then wakes the daemon. Says kOutput and kAskDaemon for what it finds,
-// kWarning for each root that could not be made (the path is queued all the
-// same), kFailure for each place that could not be written, kKept once all is
-// durable. Tries to be done before `deadline`: roots get half of the time at
-// most, locks what is left.
+// The whole of the hook's work: makes a GC root for each output that is named,
+// finds the others and makes theirs, then writes the inbox in one transaction,
+// or, if that fails, the spool; then wakes the daemon. Says kOutput and
+// kAskDaemon for what it finds, kWarning for each root that could not be made
+// (the path is queued all the same), kRooted after the roots, kFailure for
+// each place that could not be written, kKept once all is durable. Tries to be
+// done before `deadline`: roots get half of the time at most, locks what is
+// left.
 void HoldAndEnqueue(const HookSettings& settings, BuildOutputs outputs,
                     Deadline deadline, WorkerNotes& notes);
 

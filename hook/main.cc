@@ -5,12 +5,15 @@
 // parses its environment and watches the clock, and leaves everything that
 // touches a disk to a worker (worker.h).
 
+#include <poll.h>
 #include <sys/time.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <chrono>
 #include <csignal>
 #include <cstdlib>
+#include <exception>
 #include <functional>
 #include <optional>
 #include <string>
@@ -55,13 +58,30 @@ constexpr std::string_view kUsage =
     "In nix.conf: post-build-hook = /usr/bin/queued-hook\n"
     "The environment variables that it heeds: man queued-hook.\n";
 
-void ExitZero(int) { _exit(0); }
-void ExitOne(int) { _exit(1); }
+// What there is to say, and to exit with, when there is no time or memory left
+// to find it out.
+struct {
+  int exit_status = 0;
+  std::string text;
+} last_words;
+
+// Only what a signal handler may do; a reader that does not read is not waited
+// for.
+[[noreturn]] void SayLastWords() {
+  constexpr size_t kSurelyFits = 512;  // POSIX: a pipe takes as much at once
+  pollfd standard_error = {STDERR_FILENO, POLLOUT, 0};
+  if (!last_words.text.empty() && poll(&standard_error, 1, 0) == 1) {
+    [[maybe_unused]] ssize_t written =
+        write(STDERR_FILENO, last_words.text.data(),
+              std::min(last_words.text.size(), kSurelyFits));
+  }
+  _exit(last_words.exit_status);
+}
 
 // Even a write to a terminal or pipe that nobody reads ends then.
-void LimitLife(bool strict) {
+void LimitLife() {
   struct sigaction action = {};
-  action.sa_handler = strict ? ExitOne : ExitZero;
+  action.sa_handler = [](int) { SayLastWords(); };
   sigaction(SIGALRM, &action, nullptr);
   sigset_t alarm_only;
   sigemptyset(&alarm_only);
@@ -77,21 +97,11 @@ std::string_view GetEnvironment(const char* name) {
   return value == nullptr ? std::string_view() : value;
 }
 
-void Print(const std::vector<std::string>& lines) {
-  if (lines.empty()) return;
-  std::string text;
-  for (const std::string& line : lines) {
-    text += "queued-hook: ";
-    text += line;
-    text += '\n';
-  }
-  WriteAll(STDERR_FILENO, text).IgnoreError();
-}
-
 // What the workers have said, put together.
 struct Outcome {
   bool kept = false;
   bool derivation_read = false;
+  bool rooted = false;
   std::vector<std::string> failures;
   std::vector<std::string> warnings;
 };
@@ -103,7 +113,7 @@ void Heed(const std::vector<Note>& notes, BuildOutputs& outputs,
       case NoteKind::kOutput:
         if (absl::StatusOr<StorePath> path = StorePath::FromBaseName(note.text);
             path.ok()) {
-          outputs.told_by_drv.push_back(*std::move(path));
+          outputs.found.push_back(*std::move(path));
         }
         break;
       case NoteKind::kAskDaemon:
@@ -111,6 +121,9 @@ void Heed(const std::vector<Note>& notes, BuildOutputs& outputs,
         break;
       case NoteKind::kDerivation:
         outcome.derivation_read = true;
+        break;
+      case NoteKind::kRooted:
+        outcome.rooted = true;
         break;
       case NoteKind::kWarning:
         outcome.warnings.push_back(note.text);
@@ -125,10 +138,44 @@ void Heed(const std::vector<Note>& notes, BuildOutputs& outputs,
   }
 }
 
+// The lines that Nix's user sees.
+std::string Text(const std::vector<std::string>& lines) {
+  std::string text;
+  for (const std::string& line : lines) {
+    text += "queued-hook: ";
+    text += line;
+    text += '\n';
+  }
+  return text;
+}
+
+void Print(const std::vector<std::string>& lines) {
+  WriteAll(STDERR_FILENO, Text(lines)).IgnoreError();
+}
+
+std::vector<std::string> NotQueued(const HookSettings& settings,
+                                   const BuildOutputs& outputs) {
+  std::vector<std::string> lines;
+  for (const InboxEntry& entry : InboxEntries(settings, outputs, 0)) {
+    lines.push_back(entry.kind == InboxKind::kOutput
+                        ? "not queued: " + entry.path
+                        : "not queued: the outputs of " + entry.path);
+  }
+  return lines;
+}
+
 // Starts a worker; failing to is one of the outcome's failures.
-std::optional<Worker> StartWorker(const std::function<void(WorkerNotes&)>& work,
+std::optional<Worker> StartWorker(const HookSettings& settings,
+                                  const BuildOutputs& outputs,
+                                  const std::function<void(WorkerNotes&)>& work,
                                   Outcome& outcome) {
-  absl::StatusOr<Worker> worker = Worker::Start(work);
+  // Without a process of its own the work may hang this one.
+  absl::StatusOr<Worker> worker = Worker::Start(work, [&] {
+    std::vector<std::string> lines = NotQueued(settings, outputs);
+    lines.insert(lines.begin(), "no process to be had, and no time left");
+    last_words.text = Text(lines);
+  });
+  last_words.text.clear();
   if (worker.ok()) return *std::move(worker);
   outcome.failures.emplace_back(worker.status().message());
   return std::nullopt;
@@ -140,6 +187,7 @@ Outcome Keep(const HookSettings& settings, BuildOutputs& outputs,
              steady_clock::time_point start) {
   Outcome outcome;
   std::optional<Worker> queue = StartWorker(
+      settings, outputs,
       [&](WorkerNotes& notes) {
         HoldAndEnqueue(settings, outputs, start + kEnqueueBy, notes);
       },
@@ -158,6 +206,7 @@ Outcome Keep(const HookSettings& settings, BuildOutputs& outputs,
   // A .drv that could not be read in time is the daemon's to resolve.
   if (!outcome.derivation_read) outputs.ask_daemon = true;
   std::optional<Worker> spool = StartWorker(
+      settings, outputs,
       [&](WorkerNotes& notes) { Spool(settings, outputs, notes); }, outcome);
   if (!spool.has_value()) return outcome;
   size_t failures = outcome.failures.size();
@@ -171,18 +220,25 @@ Outcome Keep(const HookSettings& settings, BuildOutputs& outputs,
   if (!outcome.kept && outcome.failures.size() == failures) {
     outcome.failures.emplace_back("spool: it did not answer in time");
   }
+  if (!outcome.rooted && !settings.roots_dir.empty()) {
+    outcome.warnings.push_back(
+        "no GC root, or not for all: store or roots directory did not answer "
+        "in time");
+  }
   return outcome;
 }
 
-std::vector<std::string> LinesOfLoss(const HookSettings& settings,
-                                     const BuildOutputs& outputs,
-                                     const Outcome& outcome) {
-  std::vector<std::string> lines = {"cannot write the queue: " +
-                                    Join(outcome.failures, "; ")};
-  for (const InboxEntry& entry : InboxEntries(settings, outputs, 0)) {
-    lines.push_back(entry.kind == InboxKind::kOutput
-                        ? "not queued: " + entry.path
-                        : "not queued: the outputs of " + entry.path);
+// Without settings nothing can be checked: one line for each word that Nix
+// passed.
+std::vector<std::string> NotQueuedUnchecked() {
+  std::vector<std::string> lines;
+  for (std::string_view word : Split(GetEnvironment("OUT_PATHS"), ' ')) {
+    if (!word.empty() && lines.size() < Complaints::kMaxLines) {
+      lines.push_back("not queued: " + Printable(word));
+    }
+  }
+  if (std::string_view drv = GetEnvironment("DRV_PATH"); !drv.empty()) {
+    lines.push_back("not queued: the outputs of " + Printable(drv));
   }
   return lines;
 }
@@ -193,24 +249,41 @@ bool Run(steady_clock::time_point start) {
   absl::StatusOr<HookSettings> settings =
       ReadHookSettings(GetEnvironment, geteuid() == 0);
   if (!settings.ok()) {
-    Print({std::string(settings.status().message()),
-           "not queued: " + Printable(GetEnvironment("OUT_PATHS")) + " of " +
-               Printable(GetEnvironment("DRV_PATH"))});
+    std::vector<std::string> lines = NotQueuedUnchecked();
+    lines.insert(lines.begin(), std::string(settings.status().message()));
+    Print(lines);
     return false;
+  }
+  if (!settings->other_store.empty()) {
+    Print({"not queued: built in another store than this queue is for: " +
+           Printable(settings->other_store)});
+    return true;
   }
   Complaints refused;
   BuildOutputs outputs = ParseEnvironment(*settings, refused);
-  Print(refused.Lines());
   if (outputs.named.empty() && !outputs.derivation.has_value()) {
-    Print(
-        {"nothing to queue: neither OUT_PATHS nor DRV_PATH names a store "
-         "path of " +
-         settings->store_dir.path()});
+    std::vector<std::string> lines = refused.Lines();
+    lines.push_back(
+        "nothing to queue: neither OUT_PATHS nor DRV_PATH names a store path "
+        "of " +
+        settings->store_dir.path());
+    Print(lines);
     return false;
   }
+  // Whatever there is to say comes after what there is to do: nobody may be
+  // reading.
   Outcome outcome = Keep(*settings, outputs, start);
-  Print(outcome.warnings);
-  if (!outcome.kept) Print(LinesOfLoss(*settings, outputs, outcome));
+  std::vector<std::string> lines = settings->problems;
+  for (const auto& more : {refused.Lines(), outcome.warnings}) {
+    lines.insert(lines.end(), more.begin(), more.end());
+  }
+  if (!outcome.kept) {
+    lines.push_back("cannot write the queue: " + Join(outcome.failures, "; "));
+    for (const std::string& line : NotQueued(*settings, outputs)) {
+      lines.push_back(line);
+    }
+  }
+  if (!lines.empty()) Print(lines);
   return outcome.kept;
 }
 
@@ -220,7 +293,18 @@ int Main(int argc, char** argv) {
   // What these tell of are errors of system calls, too.
   std::signal(SIGPIPE, SIG_IGN);
   std::signal(SIGXFSZ, SIG_IGN);
-  LimitLife(strict);
+  last_words.exit_status = strict ? 1 : 0;
+  LimitLife();
+  // Out of memory. In a worker it is that worker's failure.
+  std::set_terminate([] {
+    if (last_words.text.empty()) {
+      constexpr std::string_view kText =
+          "queued-hook: out of memory; what was built may not be queued\n";
+      [[maybe_unused]] ssize_t written =
+          write(STDERR_FILENO, kText.data(), kText.size());
+    }
+    SayLastWords();
+  });
   CloseInheritedFds();
   if (argc == 2 && std::string_view(argv[1]) == "--help") {
     return WriteAll(STDOUT_FILENO, kUsage).ok() ? 0 : 1;

@@ -9,6 +9,7 @@
 #include "absl/strings/str_format.h"
 #include "storage/base/io.h"
 #include "storage/base/text.h"
+#include "storage/queue/nix_database.h"
 
 namespace nixq {
 namespace {
@@ -91,6 +92,49 @@ std::string OutputPathName(const StorePath& derivation,
   return output == "out" ? std::string(name) : std::string(name) + "-" + output;
 }
 
+// What is known of a .drv: nothing if it could not be read or understood.
+struct DerivationText {
+  bool read = false;
+  bool absent = false;
+  DerivationSummary summary;
+};
+
+DerivationText ReadDerivation(const HookSettings& settings,
+                              const StorePath& derivation) {
+  DerivationText result;
+  absl::StatusOr<std::string> text =
+      ReadFile(RealPath(settings, derivation), kMaxDerivationBytes);
+  result.absent = absl::IsNotFound(text.status());
+  if (!text.ok()) return result;
+  absl::StatusOr<DerivationSummary> summary =
+      ParseDerivation(settings.store_dir, *text);
+  if (!summary.ok()) return result;
+  result.read = true;
+  result.summary = *std::move(summary);
+  return result;
+}
+
+// Whether there is a path of each of these names.
+bool AllNamed(const std::vector<std::string>& names,
+              const BuildOutputs& outputs) {
+  return std::all_of(names.begin(), names.end(), [&](const std::string& name) {
+    const auto has_it = [&](const StorePath& path) {
+      return path.name() == name;
+    };
+    return std::any_of(outputs.named.begin(), outputs.named.end(), has_it) ||
+           std::any_of(outputs.found.begin(), outputs.found.end(), has_it);
+  });
+}
+
+// A database that cannot be read leaves the question to the daemon.
+void AddRegistered(const HookSettings& settings, BuildOutputs& outputs) {
+  absl::StatusOr<std::vector<StorePath>> registered = RegisteredOutputs(
+      settings.nix_state_dir, settings.store_dir, *outputs.derivation);
+  if (!registered.ok()) return;
+  outputs.found.insert(outputs.found.end(), registered->begin(),
+                       registered->end());
+}
+
 }  // namespace
 
 void Complaints::Add(std::string line) {
@@ -115,39 +159,29 @@ BuildOutputs ParseEnvironment(const HookSettings& settings,
   return outputs;
 }
 
-void AddDerivationOutputs(const HookSettings& settings, BuildOutputs& outputs) {
+void FindOutputs(const HookSettings& settings, BuildOutputs& outputs) {
   if (!outputs.derivation.has_value()) return;
-  absl::StatusOr<std::string> text =
-      ReadFile(RealPath(settings, *outputs.derivation), kMaxDerivationBytes);
-  if (!text.ok()) {
-    outputs.ask_daemon = true;
-    return;
-  }
-  absl::StatusOr<DerivationSummary> derivation =
-      ParseDerivation(settings.store_dir, *text);
-  if (!derivation.ok()) {
-    outputs.ask_daemon = true;
-    return;
-  }
-  for (const DerivationOutput& output : derivation->outputs) {
+  DerivationText text = ReadDerivation(settings, *outputs.derivation);
+  std::vector<std::string> open_names;
+  for (const DerivationOutput& output : text.summary.outputs) {
     if (!output.path.has_value()) {
-      std::string name = OutputPathName(*outputs.derivation, output.name);
-      bool told = std::any_of(
-          outputs.named.begin(), outputs.named.end(),
-          [&](const StorePath& path) { return path.name() == name; });
-      if (!told) outputs.ask_daemon = true;
-      continue;
-    }
-    if (std::binary_search(outputs.named.begin(), outputs.named.end(),
-                           *output.path)) {
-      continue;
-    }
-    struct stat ignored;
-    if (lstat(RealPath(settings, *output.path).c_str(), &ignored) == 0) {
-      outputs.told_by_drv.push_back(*output.path);
+      open_names.push_back(OutputPathName(*outputs.derivation, output.name));
+    } else if (struct stat ignored;
+               lstat(RealPath(settings, *output.path).c_str(), &ignored) == 0) {
+      outputs.found.push_back(*output.path);
     }
   }
-  SortUnique(outputs.told_by_drv);
+  if (!text.read || !AllNamed(open_names, outputs)) {
+    AddRegistered(settings, outputs);
+    // Of a .drv that is not there nobody can ask for more.
+    outputs.ask_daemon = text.absent
+                             ? outputs.named.empty() && outputs.found.empty()
+                             : !text.read || !AllNamed(open_names, outputs);
+  }
+  SortUnique(outputs.found);
+  std::erase_if(outputs.found, [&](const StorePath& path) {
+    return std::binary_search(outputs.named.begin(), outputs.named.end(), path);
+  });
 }
 
 std::vector<InboxEntry> InboxEntries(const HookSettings& settings,
@@ -159,13 +193,13 @@ std::vector<InboxEntry> InboxEntries(const HookSettings& settings,
     entry.deriver = settings.store_dir.Print(*outputs.derivation);
   }
   std::vector<InboxEntry> entries;
-  entries.reserve(outputs.named.size() + outputs.told_by_drv.size() + 1);
+  entries.reserve(outputs.named.size() + outputs.found.size() + 1);
   for (const StorePath& path : outputs.named) {
     entry.path = settings.store_dir.Print(path);
     entries.push_back(entry);
   }
   entry.named = outputs.out_paths_empty;
-  for (const StorePath& path : outputs.told_by_drv) {
+  for (const StorePath& path : outputs.found) {
     entry.path = settings.store_dir.Print(path);
     entries.push_back(entry);
   }

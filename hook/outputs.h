@@ -2,8 +2,9 @@
 //
 // OUT_PATHS cannot be relied on: Nix 2.8.0 leaves it empty and several later
 // versions name only the outputs that somebody wanted. What is kept is the
-// union of OUT_PATHS and the outputs that the derivation names and that are
-// there.
+// union of OUT_PATHS, the outputs that the derivation names and that are
+// there, and, where the derivation does not say, those that Nix has
+// registered.
 #pragma once
 
 #include <cstddef>
@@ -39,11 +40,11 @@ class Complaints {
 // The store paths of one build, without duplicates.
 struct BuildOutputs {
   std::vector<StorePath> named;         // in OUT_PATHS, sorted
-  std::vector<StorePath> told_by_drv;   // only in the .drv, sorted
+  std::vector<StorePath> found;         // not named, but there; sorted
   std::optional<StorePath> derivation;  // DRV_PATH
   bool out_paths_empty = true;
-  // Outputs that only Nix can tell (content-addressed, or the .drv could not
-  // be read): the daemon has to ask it.
+  // Outputs that neither the .drv nor Nix's database tells: the daemon has to
+  // ask Nix.
   bool ask_daemon = false;
 };
 
@@ -56,10 +57,12 @@ inline constexpr size_t kMaxOutPathsBytes = size_t{1024} * 1024;
 BuildOutputs ParseEnvironment(const HookSettings& settings,
                               Complaints& complaints);
 
-// Reads the .drv and adds the outputs that it names and that exist in the
-// store. A .drv that cannot be read or understood sets `ask_daemon`. May block
-// for as long as the store's file system does.
-void AddDerivationOutputs(const HookSettings& settings, BuildOutputs& outputs);
+// Completes `found`. Reads the .drv and takes the outputs that it names and
+// that exist in the store; if it leaves any open (content-addressed ones) or
+// is not there (a build for another machine), takes those that Nix's database
+// has of it. Sets `ask_daemon` if more are to be expected. May block for as
+// long as the store's file system does.
+void FindOutputs(const HookSettings& settings, BuildOutputs& outputs);
 
 // As rows for the inbox: outputs first, then the derivation if the daemon has
 // to be asked.

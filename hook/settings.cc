@@ -1,5 +1,6 @@
 #include "hook/settings.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "absl/strings/str_format.h"
@@ -38,19 +39,73 @@ absl::StatusOr<std::string> StateDirectory(const EnvironmentLookup& lookup,
       "no state directory: set NIX_QUEUED_STATE_DIR or HOME");
 }
 
-absl::StatusOr<std::string> NixStateDirectory(const EnvironmentLookup& lookup) {
-  if (std::string_view given = lookup("NIX_STATE_DIR"); !given.empty()) {
-    return Directory("NIX_STATE_DIR", given);
-  }
-  return std::string("/nix/var/nix");
+// The directory in a variable without which paths can be queued all the same;
+// "" and a problem if it makes no sense.
+std::string LesserDirectory(const char* variable, std::string_view given,
+                            std::string fallback, std::string_view consequence,
+                            std::vector<std::string>& problems) {
+  if (given.empty()) return fallback;
+  absl::StatusOr<std::string> directory = Directory(variable, given);
+  if (directory.ok()) return *std::move(directory);
+  problems.push_back(absl::StrFormat("%s; %s",
+                                     std::string(directory.status().message()),
+                                     std::string(consequence)));
+  return "";
 }
 
-absl::StatusOr<std::string> RootsDirectory(const EnvironmentLookup& lookup,
-                                           const std::string& nix_state_dir) {
-  if (std::string_view given = lookup("NIX_QUEUED_ROOTS_DIR"); !given.empty()) {
-    return Directory("NIX_QUEUED_ROOTS_DIR", given);
+// --- The store that Nix has built in ----------------------------------------
+
+std::string_view StoreSetting(std::string_view nix_config) {
+  constexpr std::string_view kName = "store = ";
+  std::string_view value;
+  while (!nix_config.empty()) {
+    size_t end = std::min(nix_config.find('\n'), nix_config.size());
+    std::string_view line = nix_config.substr(0, end);
+    nix_config.remove_prefix(std::min(end + 1, nix_config.size()));
+    if (line.starts_with(kName)) value = line.substr(kName.size());
   }
-  return nix_state_dir + "/gcroots/arm-cache";
+  return value;
+}
+
+std::string_view Parameter(std::string_view query, std::string_view name) {
+  while (!query.empty()) {
+    size_t end = std::min(query.find('&'), query.size());
+    std::string_view pair = query.substr(0, end);
+    query.remove_prefix(std::min(end + 1, query.size()));
+    size_t equals = pair.find('=');
+    if (equals != pair.npos && pair.substr(0, equals) == name) {
+      std::string_view value = pair.substr(equals + 1);
+      while (value.size() > 1 && value.ends_with('/')) value.remove_suffix(1);
+      return value;
+    }
+  }
+  return "";
+}
+
+// Whether `store`, as the setting of that name has it, is a local store with
+// files or state elsewhere than `settings` has them: `/mnt`, `local?root=...`.
+// Whatever names no directories is the store of this machine.
+bool IsElsewhere(std::string_view store, const HookSettings& settings) {
+  std::string_view root;
+  std::string_view query;
+  if (store.starts_with('/')) {
+    root = store.substr(0, store.find('?'));
+  } else if (size_t question = store.find('?'); question != store.npos) {
+    query = store.substr(question + 1);
+    root = Parameter(query, "root");
+  }
+  const std::string prefix = root == "/" ? "" : std::string(root);
+  std::string real = prefix + settings.store_dir.path();
+  std::string state = prefix + "/nix/var/nix";
+  if (prefix.empty()) {
+    real = settings.real_store_dir;
+    state = settings.nix_state_dir;
+  }
+  if (auto given = Parameter(query, "real"); !given.empty()) real = given;
+  if (auto given = Parameter(query, "state"); !given.empty()) state = given;
+  std::string_view logical = Parameter(query, "store");
+  return real != settings.real_store_dir || state != settings.nix_state_dir ||
+         (!logical.empty() && logical != settings.store_dir.path());
 }
 
 }  // namespace
@@ -60,25 +115,33 @@ absl::StatusOr<HookSettings> ReadHookSettings(const EnvironmentLookup& lookup,
   NIXQ_ASSIGN_OR_RETURN(
       StoreDir store_dir,
       StoreDir::FromEnvironment(lookup("NIX_STORE_DIR"), lookup("NIX_STORE")));
-  std::string real_store_dir = store_dir.path();
-  if (std::string_view given = lookup("NIX_QUEUED_REAL_STORE_DIR");
-      !given.empty()) {
-    NIXQ_ASSIGN_OR_RETURN(real_store_dir,
-                          Directory("NIX_QUEUED_REAL_STORE_DIR", given));
-  }
   NIXQ_ASSIGN_OR_RETURN(std::string state_dir, StateDirectory(lookup, is_root));
-  NIXQ_ASSIGN_OR_RETURN(std::string nix_state_dir, NixStateDirectory(lookup));
-  NIXQ_ASSIGN_OR_RETURN(std::string roots_dir,
-                        RootsDirectory(lookup, nix_state_dir));
-  return HookSettings{
-      .store_dir = std::move(store_dir),
-      .real_store_dir = std::move(real_store_dir),
-      .state_dir = std::move(state_dir),
-      .roots_dir = std::move(roots_dir),
-      .nix_state_dir = std::move(nix_state_dir),
-      .drv_path = std::string(lookup("DRV_PATH")),
-      .out_paths = std::string(lookup("OUT_PATHS")),
-  };
+  HookSettings settings{.store_dir = std::move(store_dir),
+                        .state_dir = std::move(state_dir),
+                        .drv_path = std::string(lookup("DRV_PATH")),
+                        .out_paths = std::string(lookup("OUT_PATHS"))};
+  const char* real_variable = "NIX_QUEUED_REAL_STORE_DIR";
+  settings.real_store_dir = LesserDirectory(
+      real_variable, lookup(real_variable), settings.store_dir.path(),
+      "the store directory is looked at instead", settings.problems);
+  if (settings.real_store_dir.empty()) {
+    settings.real_store_dir = settings.store_dir.path();
+  }
+  const char* no_roots = "no GC root is made";
+  settings.nix_state_dir =
+      LesserDirectory("NIX_STATE_DIR", lookup("NIX_STATE_DIR"), "/nix/var/nix",
+                      no_roots, settings.problems);
+  if (!settings.nix_state_dir.empty()) {
+    settings.roots_dir =
+        LesserDirectory("NIX_QUEUED_ROOTS_DIR", lookup("NIX_QUEUED_ROOTS_DIR"),
+                        settings.nix_state_dir + "/gcroots/arm-cache", no_roots,
+                        settings.problems);
+  }
+  if (std::string_view store = StoreSetting(lookup("NIX_CONFIG"));
+      !settings.nix_state_dir.empty() && IsElsewhere(store, settings)) {
+    settings.other_store = std::string(store);
+  }
+  return settings;
 }
 
 }  // namespace nixq

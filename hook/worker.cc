@@ -67,6 +67,9 @@ bool DropStandardStreams() {
   sigset_t none;
   sigemptyset(&none);
   signal(SIGCHLD, SIG_DFL);
+  // Who interrupts the build has its outputs all the same.
+  for (int number : {SIGHUP, SIGINT, SIGQUIT, SIGTERM}) signal(number, SIG_IGN);
+  setsid();
   sigprocmask(SIG_SETMASK, &none, nullptr);
   umask(022);
   if (!DropStandardStreams() || chdir("/") != 0) {
@@ -110,7 +113,8 @@ void WorkerNotes::Say(const std::vector<Note>& notes) {
 }
 
 absl::StatusOr<Worker> Worker::Start(
-    const std::function<void(WorkerNotes&)>& work) {
+    const std::function<void(WorkerNotes&)>& work,
+    const std::function<void()>& alone) {
   NIXQ_RETURN_IF_ERROR(WatchChildExit());
   UniqueFd read_end;
   UniqueFd write_end;
@@ -121,6 +125,7 @@ absl::StatusOr<Worker> Worker::Start(
     RunWork(write_end.get(), work);
   }
   if (pid < 0) {
+    alone();
     WorkerNotes notes(write_end.get());
     work(notes);
   }

@@ -24,9 +24,10 @@ namespace nixq {
 
 // What a worker has to say, one kind and one text each, in order.
 enum class NoteKind : char {
-  kOutput = 'o',      // a store path that only the .drv told
+  kOutput = 'o',      // a store path that OUT_PATHS did not name
   kAskDaemon = 'a',   // the daemon has to ask Nix for more outputs
   kDerivation = 'd',  // all of the above has been said
+  kRooted = 'r',      // every GC root was made, or its warning said
   kWarning = 'w',     // a line for standard error; the work goes on
   kFailure = 'f',     // why nothing could be kept in one place
   kKept = 'k',        // every output is durably in the queue or the spool
@@ -58,13 +59,15 @@ using Deadline = std::chrono::steady_clock::time_point;
 class Worker {
  public:
   // Forks. The child gets /dev/null as standard input, output and error,
-  // default signals, "/" as its directory and a umask of 022, runs `work` and
-  // exits. Only from a process with one thread that has closed what it had
+  // default signals but for those with which a terminal ends a build, a
+  // session of its own, "/" as its directory and a umask of 022, runs `work`
+  // and exits. Only from a process with one thread that has closed what it had
   // inherited.
-  // Where no process is to be had, does `work` here and now: better a hook
-  // that may hang than outputs that are lost.
+  // Where no process is to be had, calls `alone`, then does `work` here and
+  // now: better a hook that may hang than outputs that are lost.
   static absl::StatusOr<Worker> Start(
-      const std::function<void(WorkerNotes&)>& work);
+      const std::function<void(WorkerNotes&)>& work,
+      const std::function<void()>& alone);
   Worker(Worker&& other) noexcept
       : pid_(std::exchange(other.pid_, -1)), notes_(std::move(other.notes_)) {}
   Worker& operator=(Worker&&) = delete;

@@ -3,13 +3,17 @@
 
 import os
 import shutil
+import signal
 import socket
+import sqlite3
 import stat
 import subprocess
 import time
 import unittest
 
-from hook_world import HOOK, HookTest, PATIENCE, note
+from hook_world import HOOK, HookTest, PATIENCE, note, store_name
+
+import children  # noqa: E402  (found through hook_world)
 
 
 class Outputs(HookTest):
@@ -240,13 +244,74 @@ class Places(HookTest):
 
     def test_relative_directories_are_refused(self):
         _, drv = self.add_build()
-        for variable in ("NIX_QUEUED_STATE_DIR", "NIX_QUEUED_ROOTS_DIR",
-                         "NIX_STATE_DIR", "NIX_QUEUED_REAL_STORE_DIR",
-                         "NIX_STORE_DIR"):
+        for variable in ("NIX_QUEUED_STATE_DIR", "NIX_STORE_DIR"):
+            result = self.run_hook(DRV_PATH=drv, OUT_PATHS="/a /b",
+                                   **{variable: "some/where"})
+            self.assertEqual((result.code, result.out), (0, ""), variable)
+            self.assertEqual(
+                result.lines[1:],
+                ["queued-hook: not queued: /a", "queued-hook: not queued: /b",
+                 f"queued-hook: not queued: the outputs of {drv}"])
+        self.assertFalse(os.path.exists(self.state))
+
+    def test_relative_directories_that_only_roots_need(self):
+        """The path is queued all the same, and the rest said."""
+        output, drv = self.add_build()
+        for variable, what in (
+                ("NIX_QUEUED_ROOTS_DIR", "no GC root is made"),
+                ("NIX_STATE_DIR", "no GC root is made"),
+                ("NIX_QUEUED_REAL_STORE_DIR",
+                 "the store directory is looked at instead")):
             result = self.run_hook(DRV_PATH=drv, **{variable: "some/where"})
             self.assertEqual((result.code, result.out), (0, ""), variable)
-            self.assertIn("not queued: ", result.err)
-        self.assertFalse(os.path.exists(self.state))
+            self.assertEqual(result.lines, [
+                f"queued-hook: {variable} is not an absolute path: "
+                f"some/where; {what}"])
+        self.assertEqual(self.paths(), [output] * 3)
+
+
+class OtherStores(HookTest):
+    """What Nix has put into another store is not this queue's."""
+
+    def check(self, setting, others, **variables):
+        output, drv = self.add_build()
+        result = self.run_hook(
+            DRV_PATH=drv, OUT_PATHS=output,
+            NIX_CONFIG=f"cores = 0\nstore = {setting}\nsystem = x\n",
+            **variables)
+        if others:
+            self.assertEqual((result.code, result.lines), (0, [
+                "queued-hook: not queued: built in another store than this "
+                f"queue is for: {setting}"]))
+            self.assertFalse(os.path.exists(self.state))
+            self.assertFalse(os.path.exists(self.root(output)))
+        else:
+            self.assert_silent(result)
+            self.assertIn(output, self.paths())
+
+    def test_elsewhere(self):
+        for setting in ("local?root=/mnt", "/mnt", "/mnt/",
+                        "local?state=/other/state", "local?real=/other",
+                        "local?require-sigs=false&root=/mnt",
+                        "unix:///x/socket?root=/mnt", "local?store=/gnu/store"):
+            self.check(setting, others=True)
+
+    def test_this_one(self):
+        for setting in ("auto", "daemon", "local", "local?require-sigs=false",
+                        "unix:///nix/var/nix/daemon-socket/socket", "",
+                        f"local?state={self.nix_state}/&real={self.store}",
+                        f"local?store={self.store}"):
+            self.check(setting, others=False)
+
+    def test_queue_that_is_for_it(self):
+        mounted = os.path.join(self.base, "mnt")
+        real = os.path.join(mounted, self.store.lstrip("/"))
+        os.makedirs(os.path.dirname(real))
+        os.symlink(self.store, real)
+        self.nix_state = os.path.join(mounted, "nix/var/nix")
+        self.roots = os.path.join(self.nix_state, "gcroots", "arm-cache")
+        self.check(f"local?root={mounted}", others=False,
+                   NIX_QUEUED_REAL_STORE_DIR=real)
 
 
 class Process(HookTest):
@@ -359,6 +424,8 @@ class Process(HookTest):
         finally:
             os.close(read_end)
             os.close(write_end)
+        self.assertEqual(self.paths(), [output])
+        self.assert_held(output)
 
     def test_standard_error_that_is_gone(self):
         output = self.add_path()
@@ -385,6 +452,47 @@ class Process(HookTest):
             options={"user": 65534, "group": 65534, "extra_groups": []}))
         self.assertEqual(self.paths(), [output])
         self.assert_held(output)
+
+    def test_out_of_memory_fails_no_build(self):
+        """Whatever it got to, it neither aborts nor says that it did well."""
+        if os.environ.get("NIXQ_SANITIZE") or not shutil.which("prlimit"):
+            note("limits on memory are not tested: sanitizers need more, and "
+                 "prlimit sets them")
+            return
+        _, drv = self.add_build()
+        codes = []
+        for limit in range(4_000_000, 7_000_000, 150_000):
+            codes.append(self.run_hook(
+                DRV_PATH=drv, OUT_PATHS=" ".join(
+                    os.path.join(self.store, store_name("x"))
+                    for _ in range(800)),
+                prefix=("prlimit", f"--as={limit}", "--")).code)
+        # Kernel and C library end what does not even fit in, before it is us.
+        started = [code for code in codes if code not in (-11, 127)]
+        self.assertEqual(set(started), {0}, codes)
+        self.assertGreater(len(started), 5, codes)
+
+    def test_interrupted_build(self):
+        """Ctrl-C reaches the whole process group of a single user's build;
+        what was built is queued all the same."""
+        output, drv = self.add_build()
+        self.assert_silent(self.run_hook(OUT_PATHS=self.add_path("first")))
+        connection = sqlite3.connect(self.database, isolation_level=None)
+        self.addCleanup(connection.close)
+        connection.execute("BEGIN IMMEDIATE")
+        process = self.start(variables={"DRV_PATH": drv},
+                             start_new_session=True)
+        children.wait_until(lambda: os.path.islink(self.root(output)), 60,
+                            "the root, which comes before the lock")
+        workers = children.descendants(process.pid)
+        os.killpg(process.pid, signal.SIGINT)
+        process.communicate(timeout=60)
+        self.assertEqual(process.returncode, -signal.SIGINT)
+        self.assertTrue(workers)
+        connection.execute("ROLLBACK")
+        children.wait_until(
+            lambda: output in self.paths() + self.spooled_paths(), 60,
+            "the path in the queue")
 
     def test_limit_on_the_size_of_files(self):
         output, drv = self.add_build()

@@ -76,15 +76,37 @@ class RealNix(HookTest):
         self.assertIn(output, self.paths())
         self.assert_held(*self.paths())
 
+    def check_told_by_the_database(self, names):
+        """All are queued and held, and nothing is left to ask the daemon."""
+        self.assertEqual({row[0] for row in self.rows()}, {"output"})
+        self.assertEqual({path[len(self.nix.store_dir) + 34:]
+                          for path in self.paths()}, names)
+        self.assert_held(*self.paths())
+        self.nix.collect_garbage()
+        for path in self.paths():
+            self.assertTrue(self.nix.valid(path), path)
+
     def test_content_addressed(self):
-        [output] = self.build(private_nix.derivation(
+        self.build(private_nix.derivation(
             "floating", f"echo {self.salt} > $out", **CONTENT_ADDRESSED))
-        for kind, path, _, _, _ in self.rows():
-            if kind == "derivation":
-                self.assertTrue(path.endswith("-floating.drv"), path)
-            else:
-                self.assertEqual((kind, path), ("output", output))
-        self.assertGreater(len(self.rows()), 0)
+        self.check_told_by_the_database({"floating"})
+
+    def test_content_addressed_with_several_outputs(self):
+        attributes = " ".join(f"{name} = {value};" for name, value
+                              in CONTENT_ADDRESSED.items())
+        self.build(private_nix.multi_output("lib", self.salt).replace(
+            "outputs =", f"{attributes} outputs ="))
+        self.check_told_by_the_database({"lib", "lib-dev", "lib-doc"})
+
+    def test_of_a_content_addressed_input(self):
+        """Nix runs the hook for the derivation as written, and again, or
+        only, for the one with the real input."""
+        dependency = private_nix.derivation(
+            "dependency", f"echo {self.salt} > $out", **CONTENT_ADDRESSED)
+        self.build(private_nix.derivation(
+            "deferred", "echo $dependency > $out",
+            dependency=f"({dependency})"))
+        self.check_told_by_the_database({"dependency", "deferred"})
 
     def test_queue_that_cannot_be_written_does_not_stop_a_build(self):
         with open(self.state, "w", encoding="ascii") as file:

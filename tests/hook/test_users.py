@@ -92,6 +92,32 @@ class Users(HookTest):
         self.check_owned()
         self.assertEqual(self.take(), 1)
 
+    def test_directory_that_changes_hands(self):
+        """tmpfiles.d and StateDirectory= hand over the directory alone."""
+        if self.needs_root():
+            return
+        self.assert_silent(self.run_hook(DRV_PATH=self.drv))
+        self.assertEqual(os.stat(self.database).st_uid, 0)
+        os.chown(self.state, NOBODY, NOBODY)
+        self.assert_silent(self.run_hook(DRV_PATH=self.drv))
+        self.check_owned()
+        self.assertEqual(self.take(), 2)
+
+    def test_nothing_else_is_handed_over(self):
+        """The directory's owner decides what its names mean."""
+        if self.needs_root():
+            return
+        self.assert_silent(self.run_hook(DRV_PATH=self.drv))
+        os.chown(self.state, NOBODY, NOBODY)
+        treasure = os.path.join(self.base, "treasure")
+        with open(treasure, "wb"):
+            pass
+        for make in (os.link, os.symlink):
+            os.unlink(self.database)
+            make(treasure, self.database)
+            self.run_hook(DRV_PATH=self.drv)
+            self.assertEqual(os.stat(treasure).st_uid, 0)
+
     def test_while_the_daemon_has_it_open(self):
         if self.needs_root():
             return
