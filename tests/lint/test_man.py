@@ -22,7 +22,7 @@ def pages():
 def complaints(page):
     """What the formatter has against a page."""
     if not shutil.which("man"):
-        raise AssertionError("man is missing: install man-db and groff")
+        raise AssertionError("man is missing: install man-db")
     result = subprocess.run(
         ["man", "--warnings", "-E", "UTF-8", "-l", page],
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,

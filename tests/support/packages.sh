@@ -12,7 +12,8 @@ build_packages=(
 test_packages=(
   libgtest-dev libgmock-dev nix-bin nginx-light openssh-server openssh-client
   sqlite3 python3 zstd xz-utils curl procps strace git openssl shellcheck
-  systemd debootstrap systemd-container iproute2 python3-yaml
+  systemd debootstrap systemd-container iproute2 python3-yaml man-db
+  e2fsprogs ca-certificates
 )
 
 # install_missing PACKAGE...: on Debian and alike, installs those that are
