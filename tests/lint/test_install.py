@@ -1,6 +1,7 @@
 """`cmake --install` puts everything where people look for it."""
 
 import os
+import plistlib
 import re
 import shutil
 import subprocess
@@ -11,7 +12,7 @@ import unittest
 import command_line
 import source_tree
 
-LIMIT_SECONDS = 100
+LIMIT_SECONDS = 300
 MAN = "share/man/"
 UNITS = "lib/systemd/system/"
 COMMANDS = "share/nix-queued/commands/"
@@ -37,24 +38,57 @@ LINUX = [
 APPLE = ["Library/LaunchDaemons/org.nix-queued.plist"]
 
 
+def configured():
+    """(build directory, prefix) of the build under test."""
+    build = os.path.dirname(command_line.BIN)
+    cache = os.path.join(build, "CMakeCache.txt")
+    if not os.path.exists(cache):
+        raise AssertionError(f"{build} is no build: set NIXQ_BIN to its bin/")
+    with open(cache, encoding="utf-8") as file:
+        return build, re.search(r"^CMAKE_INSTALL_PREFIX:\w+=(.*)$",
+                                file.read(), re.MULTILINE).group(1)
+
+
+def starts(name, text):
+    """The program that a service or launchd job starts."""
+    if name.endswith(".plist"):
+        return plistlib.loads(text)["ProgramArguments"][0]
+    return re.search(r"^ExecStart=(\S+)", text.decode(), re.MULTILINE)[1]
+
+
 class Install(unittest.TestCase):
-    def test_everything_is_in_its_place(self):
-        build = os.path.dirname(command_line.BIN)
-        cache = os.path.join(build, "CMakeCache.txt")
-        if not os.path.exists(cache):
-            self.fail(f"{build} is no build: set NIXQ_BIN to its bin/")
-        with open(cache, encoding="utf-8") as file:
-            prefix = re.search(r"^CMAKE_INSTALL_PREFIX:\w+=(.*)$",
-                               file.read(), re.MULTILINE).group(1)
-        root = tempfile.mkdtemp(prefix="nixq-install-")
-        self.addCleanup(shutil.rmtree, root)
+    def setUp(self):
+        self.root = tempfile.mkdtemp(prefix="nixq-install-")
+        self.addCleanup(shutil.rmtree, self.root)
+
+    def install(self, *options, destdir=""):
         result = subprocess.run(
-            ["cmake", "--install", build], stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-            timeout=LIMIT_SECONDS, check=False,
-            env={**os.environ, "DESTDIR": root})
+            ["cmake", "--install", configured()[0], *options],
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT, text=True, timeout=LIMIT_SECONDS,
+            check=False, env={**os.environ, "DESTDIR": destdir})
         self.assertEqual(0, result.returncode, result.stdout)
-        installed = root + prefix
+
+    def check_services(self, prefix, destdir):
+        """What they start has the prefix, and is there."""
+        count = 0
+        for name in APPLE if sys.platform == "darwin" else LINUX:
+            file = f"{destdir}{prefix}/{name}"
+            with open(file, "rb") as stream:
+                text = stream.read()
+            self.assertNotIn(b"@CMAKE", text, name)
+            self.assertEqual(0o644, os.stat(file).st_mode & 0o7777, name)
+            if name.endswith((".service", ".plist")):
+                program = starts(name, text)
+                self.assertEqual(f"{prefix}/bin", os.path.dirname(program))
+                self.assertTrue(os.access(destdir + program, os.X_OK), name)
+                count += 1
+        self.assertGreater(count, 0)
+
+    def test_everything_is_in_its_place(self):
+        prefix = configured()[1]
+        self.install(destdir=self.root)
+        installed = self.root + prefix
         found = sorted(
             os.path.relpath(os.path.join(folder, name), installed)
             for folder, _, names in os.walk(installed) for name in names)
@@ -66,20 +100,30 @@ class Install(unittest.TestCase):
             for folder, _, names in os.walk(SCRIPTS) for name in names
         ] + ["bin/" + name for name in commands]
         self.assertEqual(sorted(wanted), found)
-        for name in found:
-            with open(os.path.join(installed, name), "rb") as file:
-                text = file.read()
-            if name.startswith(("lib/systemd", "Library")):
-                self.assertNotIn(b"@CMAKE", text, name)
-            if name.endswith(".service"):
-                self.assertIn(f"\nExecStart={prefix}/bin/queue".encode(),
-                              text, name)
+        self.check_services(prefix, self.root)
         for name in commands:
             said = subprocess.run(
                 [os.path.join(installed, "bin", name), "--help"],
                 capture_output=True, text=True, timeout=LIMIT_SECONDS,
                 check=False)
             self.assertEqual((0, ""), (said.returncode, said.stderr), name)
+
+    def test_the_prefix_of_the_installation_counts(self):
+        """As a package is made: --prefix /usr into a DESTDIR."""
+        self.assertNotEqual("/usr", configured()[1])
+        self.install("--prefix", "/usr", destdir=self.root)
+        self.check_services("/usr", self.root)
+        self.assertEqual(["usr"], os.listdir(self.root))
+        with open(os.path.join(configured()[0], "install_manifest.txt"),
+                  encoding="utf-8") as file:
+            listed = file.read().splitlines()
+        for name in APPLE if sys.platform == "darwin" else LINUX:
+            self.assertIn("/usr/" + name, listed)
+
+    def test_without_a_destdir(self):
+        prefix = os.path.join(self.root, "opt")
+        self.install("--prefix", prefix)
+        self.check_services(prefix, "")
 
 
 if __name__ == "__main__":
