@@ -15,7 +15,8 @@ install_missing "${build_packages[@]}" "${test_packages[@]}"
 cd "$source_dir"
 build_dir=$source_dir/build/$preset
 launcher=$(compiler_launcher)
-cmake --preset "$preset" -DNIXQ_BUILD_TESTS=ON ${launcher:+"$launcher"}
+cmake --preset "$preset" -DNIXQ_BUILD_TESTS=ON -DNIXQ_WERROR=ON \
+  ${launcher:+"$launcher"}
 cmake --build "$build_dir"
 
 # Sanitizers and address space layouts with very many random bits do not

@@ -513,8 +513,8 @@ class Process(HookTest):
         self.assertIn(f"not queued: {output}", result.err)
 
     def test_is_static(self):
-        if os.environ.get("NIXQ_SANITIZE") or os.uname().sysname != "Linux":
-            note("only ordinary Linux builds of the hook are static")
+        if os.environ.get("NIXQ_HOOK_IS_STATIC") not in ("1", "ON", "TRUE"):
+            note("this build of the hook is not static")
             return
         headers = subprocess.run(["readelf", "-lW", HOOK], check=False,
                                  capture_output=True, text=True)

@@ -106,7 +106,8 @@ class Package(unittest.TestCase):
     def test_options_of_cmake_exist(self):
         with open(os.path.join(support.ROOT, "CMakeLists.txt"),
                   encoding="utf-8") as file:
-            options = re.findall(r"^option\((\w+)", file.read(), re.MULTILINE)
+            options = re.findall(r"^(?:option|set)\((NIXQ_\w+)", file.read(),
+                                 re.MULTILINE)
         flags = self.package(
             "x86_64-linux",
             "p.arguments.cmakeFlags ++ p.passthru.hook.cmakeFlags")
