@@ -1,12 +1,12 @@
 #include "queued/signals.h"
 
-#include <fcntl.h>
 #include <signal.h>
 #include <unistd.h>
 
 #include <cerrno>
 #include <cstdio>
 #include <cstdlib>
+#include <utility>
 
 namespace nixq {
 namespace {
@@ -24,18 +24,13 @@ void OnSignal(int number) {
 }  // namespace
 
 Signals::Signals() {
-  int ends[2];
-  if (pipe(ends) != 0) {
-    perror("nix-queued: pipe");
+  absl::StatusOr<WakePipe> pipe = MakeWakePipe();
+  if (!pipe.ok()) {
+    fprintf(stderr, "queued: %s\n", pipe.status().ToString().c_str());
     abort();
   }
-  for (int end : ends) {
-    fcntl(end, F_SETFD, FD_CLOEXEC);
-    fcntl(end, F_SETFL, O_NONBLOCK);
-  }
-  read_end_.Reset(ends[0]);
-  write_end_.Reset(ends[1]);
-  signal_pipe = ends[1];
+  pipe_ = *std::move(pipe);
+  signal_pipe = pipe_.write_end.get();
   struct sigaction action = {};
   action.sa_handler = OnSignal;
   action.sa_flags = SA_RESTART;
@@ -50,7 +45,7 @@ Signals::Pending Signals::Take() {
   Pending pending;
   char bytes[64];
   ssize_t n;
-  while ((n = read(read_end_.get(), bytes, sizeof bytes)) > 0) {
+  while ((n = read(pipe_.read_end.get(), bytes, sizeof bytes)) > 0) {
     for (ssize_t i = 0; i < n; ++i) {
       (bytes[i] == 'h' ? pending.reload : pending.stop) = true;
     }

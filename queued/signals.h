@@ -13,7 +13,7 @@ class Signals {
   Signals();
 
   // Readable when a signal has come.
-  int fd() const { return read_end_.get(); }
+  int fd() const { return pipe_.read_end.get(); }
 
   struct Pending {
     bool stop = false;
@@ -23,8 +23,7 @@ class Signals {
   Pending Take();
 
  private:
-  UniqueFd read_end_;
-  UniqueFd write_end_;
+  WakePipe pipe_;
 };
 
 }  // namespace nixq

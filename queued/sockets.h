@@ -14,9 +14,7 @@ namespace nixq {
 std::string WakeSocketFile(const std::string& state_dir);
 std::string StatusSocketFile(const std::string& state_dir);
 
-// Bound, non-blocking, mode 0660; what lay at the path (a socket of a dead
-// daemon) is replaced, anything but a socket is FAILED_PRECONDITION. Paths
-// too long for a socket address are reached through their directory.
+// Made as by BindUnixSocket: what a dead daemon left there is replaced.
 absl::StatusOr<UniqueFd> BindWakeSocket(const std::string& state_dir);
 absl::StatusOr<UniqueFd> BindStatusSocket(const std::string& state_dir);
 
@@ -26,8 +24,5 @@ void DrainWakeSocket(int fd);
 // Takes waiting connections of the status socket, writes `text` to each
 // without waiting for a slow reader, and closes it.
 void AnswerStatus(int fd, const std::string& text);
-
-// A non-blocking socket of `type` connected to `file`; never waits.
-absl::StatusOr<UniqueFd> ConnectUnix(const std::string& file, int type);
 
 }  // namespace nixq

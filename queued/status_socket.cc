@@ -10,6 +10,7 @@
 #include "queued/sockets.h"
 #include "storage/base/clock.h"
 #include "storage/base/status.h"
+#include "storage/base/unix_socket.h"
 
 namespace nixq {
 namespace {
@@ -74,7 +75,7 @@ absl::StatusOr<LiveStatus> LiveStatusFromJson(std::string_view text) {
 absl::StatusOr<LiveStatus> ReadLiveStatus(const std::string& state_dir,
                                           absl::Duration limit) {
   absl::StatusOr<UniqueFd> fd =
-      ConnectUnix(StatusSocketFile(state_dir), SOCK_STREAM);
+      TryConnectUnixSocket(StatusSocketFile(state_dir), SOCK_STREAM);
   if (!fd.ok()) {
     return absl::UnavailableError("no daemon answers in " + state_dir + ": " +
                                   std::string(fd.status().message()));
@@ -101,7 +102,7 @@ absl::StatusOr<LiveStatus> ReadLiveStatus(const std::string& state_dir,
 
 void WakeDaemon(const std::string& state_dir) {
   absl::StatusOr<UniqueFd> fd =
-      ConnectUnix(WakeSocketFile(state_dir), SOCK_DGRAM);
+      TryConnectUnixSocket(WakeSocketFile(state_dir), SOCK_DGRAM);
   if (!fd.ok()) return;
   [[maybe_unused]] ssize_t sent = send(fd->get(), "w", 1, MSG_DONTWAIT);
 }

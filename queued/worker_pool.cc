@@ -1,6 +1,5 @@
 #include "queued/worker_pool.h"
 
-#include <fcntl.h>
 #include <unistd.h>
 
 #include <chrono>
@@ -60,17 +59,12 @@ void WorkerPool::Work() {
 }
 
 Mailbox::Mailbox() {
-  int ends[2];
-  if (pipe(ends) != 0) {
-    perror("nix-queued: pipe");
+  absl::StatusOr<WakePipe> pipe = MakeWakePipe();
+  if (!pipe.ok()) {
+    fprintf(stderr, "queued: %s\n", pipe.status().ToString().c_str());
     abort();
   }
-  for (int end : ends) {
-    fcntl(end, F_SETFD, FD_CLOEXEC);
-    fcntl(end, F_SETFL, O_NONBLOCK);
-  }
-  read_end_.Reset(ends[0]);
-  write_end_.Reset(ends[1]);
+  pipe_ = *std::move(pipe);
 }
 
 void Mailbox::Post(std::function<void()> message) {
@@ -78,14 +72,14 @@ void Mailbox::Post(std::function<void()> message) {
   messages_.push_back(std::move(message));
   if (messages_.size() == 1) {
     // A full pipe is as good as a written byte.
-    [[maybe_unused]] ssize_t written = write(write_end_.get(), "", 1);
+    [[maybe_unused]] ssize_t written = write(pipe_.write_end.get(), "", 1);
   }
 }
 
 std::vector<std::function<void()>> Mailbox::TakeAll() {
   std::lock_guard lock(mutex_);
   char bytes[16];
-  while (read(read_end_.get(), bytes, sizeof bytes) > 0) {
+  while (read(pipe_.read_end.get(), bytes, sizeof bytes) > 0) {
   }
   return std::exchange(messages_, {});
 }

@@ -44,13 +44,12 @@ class Mailbox {
   Mailbox();
   void Post(std::function<void()> message);
   std::vector<std::function<void()>> TakeAll();
-  int fd() const { return read_end_.get(); }
+  int fd() const { return pipe_.read_end.get(); }
 
  private:
   std::mutex mutex_;
   std::vector<std::function<void()>> messages_;
-  UniqueFd read_end_;
-  UniqueFd write_end_;
+  WakePipe pipe_;
 };
 
 }  // namespace nixq

@@ -19,15 +19,14 @@ class Cancellation {
   bool cancelled() const { return cancelled_.load(); }
 
   // Becomes readable, for good, once cancelled: for poll(2).
-  int fd() const { return read_end_.get(); }
+  int fd() const { return pipe_.read_end.get(); }
 
   // CANCELLED once cancelled, else OK.
   absl::Status Check() const;
 
  private:
   std::atomic<bool> cancelled_{false};
-  UniqueFd read_end_;
-  UniqueFd write_end_;
+  WakePipe pipe_;
 };
 
 }  // namespace nixq

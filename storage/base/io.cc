@@ -73,6 +73,24 @@ void UniqueFd::Reset(int fd) {
   fd_ = fd;
 }
 
+absl::StatusOr<WakePipe> MakeWakePipe() {
+  int ends[2];
+#ifdef __linux__
+  const int made = pipe2(ends, O_CLOEXEC | O_NONBLOCK);
+#else
+  const int made = pipe(ends);
+#endif
+  if (made != 0) return ErrnoError(errno, "make a pipe");
+  WakePipe pipe{UniqueFd(ends[0]), UniqueFd(ends[1])};
+#ifndef __linux__
+  for (int end : ends) {
+    fcntl(end, F_SETFD, FD_CLOEXEC);
+    fcntl(end, F_SETFL, O_NONBLOCK);
+  }
+#endif
+  return pipe;
+}
+
 absl::StatusOr<std::string> ReadFile(const std::string& path,
                                      size_t max_bytes) {
   const std::string doing = absl::StrFormat("read %s", path);

@@ -1,8 +1,9 @@
 // Files and descriptors: the few file operations that must be right about
 // durability, bounds and symlinks, in one place.
 //
-// Linux and macOS differ here (F_FULLFSYNC, O_TMPFILE); nothing above this
-// folder knows. All functions block on the file system and are thread-safe.
+// Linux and macOS differ here (F_FULLFSYNC, pipe2); nothing above this folder
+// knows. All functions are thread-safe; those that take a path block on its
+// file system.
 #pragma once
 
 #include <sys/types.h>
@@ -43,6 +44,15 @@ class UniqueFd {
  private:
   int fd_ = -1;
 };
+
+// What wakes a loop that polls: a byte that is written makes the other end
+// readable. Both ends are non-blocking and closed on exec.
+struct WakePipe {
+  UniqueFd read_end;
+  UniqueFd write_end;
+};
+// RESOURCE_EXHAUSTED: no descriptors are left.
+absl::StatusOr<WakePipe> MakeWakePipe();
 
 // The whole file, or OUT_OF_RANGE if it is longer than `max_bytes`.
 // Not for special files: a FIFO or device is INVALID_ARGUMENT, unopened.

@@ -6,6 +6,7 @@
 #include <sys/resource.h>
 
 #include <cerrno>
+#include <cstdlib>
 #include <vector>
 #ifdef __GLIBC__
 #include <malloc.h>
@@ -18,6 +19,13 @@ namespace nixq {
 void DisableCoreDumps() {
   const rlimit none = {0, 0};
   setrlimit(RLIMIT_CORE, &none);
+}
+
+std::string TakeEnvironmentVariable(const char* name) {
+  const char* value = getenv(name);
+  std::string text = value == nullptr ? "" : value;
+  unsetenv(name);
+  return text;
 }
 
 void ReturnFreedMemory() {

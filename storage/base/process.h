@@ -13,6 +13,10 @@ namespace nixq {
 // No core file of this process or its children: it would hold keys.
 void DisableCoreDumps();
 
+// The value of an environment variable, "" if there is none, and removes it, so
+// that no child inherits it. For the start of a program, before its threads.
+std::string TakeEnvironmentVariable(const char* name);
+
 // Gives freed memory back to the system, where the allocator can.
 void ReturnFreedMemory();
 

@@ -3,7 +3,9 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/un.h>
+#include <unistd.h>
 
 #include <cerrno>
 #include <chrono>
@@ -17,22 +19,31 @@ namespace {
 
 constexpr int kBacklogPollMs = 20;
 
-absl::StatusOr<UniqueFd> MakeSocket() {
-#ifdef __linux__
-  UniqueFd fd(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
-#else
-  UniqueFd fd(socket(AF_UNIX, SOCK_STREAM, 0));
-  if (fd.valid()) {
-    fcntl(fd.get(), F_SETFD, FD_CLOEXEC);
-    fcntl(fd.get(), F_SETFL, O_NONBLOCK);
-  }
+// What Linux can ask for when a descriptor is made, and others cannot.
+void Prepare(int fd) {
+#ifndef __linux__
+  fcntl(fd, F_SETFD, FD_CLOEXEC);
+  fcntl(fd, F_SETFL, O_NONBLOCK);
 #endif
+#ifdef SO_NOSIGPIPE
+  const int on = 1;
+  setsockopt(fd, SOL_SOCKET, SO_NOSIGPIPE, &on, sizeof on);
+#endif
+  (void)fd;
+}
+
+absl::StatusOr<UniqueFd> MakeSocket(int type) {
+#ifdef __linux__
+  type |= SOCK_CLOEXEC | SOCK_NONBLOCK;
+#endif
+  UniqueFd fd(socket(AF_UNIX, type, 0));
   if (!fd.valid()) return ErrnoError(errno, "make a socket");
+  Prepare(fd.get());
   return fd;
 }
 
 // The address of `path`. If the path is too long, it goes through an open
-// descriptor of its directory, which must stay open until connect(2).
+// descriptor of its directory, which must stay open as long as the address.
 absl::StatusOr<sockaddr_un> SocketAddress(const std::string& path,
                                           UniqueFd& directory) {
   sockaddr_un address{};
@@ -58,6 +69,19 @@ absl::StatusOr<sockaddr_un> SocketAddress(const std::string& path,
   return address;
 }
 
+// Makes room for a socket at `path`.
+absl::Status RemoveSocket(const std::string& path) {
+  struct stat there;
+  if (lstat(path.c_str(), &there) != 0) return absl::OkStatus();
+  if (!S_ISSOCK(there.st_mode)) {
+    return absl::FailedPreconditionError(path + ": is there and is no socket");
+  }
+  if (unlink(path.c_str()) != 0 && errno != ENOENT) {
+    return ErrnoError(errno, "remove " + path);
+  }
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 absl::StatusOr<UniqueFd> ConnectUnixSocket(const std::string& path,
@@ -66,7 +90,7 @@ absl::StatusOr<UniqueFd> ConnectUnixSocket(const std::string& path,
   UniqueFd directory;
   NIXQ_ASSIGN_OR_RETURN(const sockaddr_un address,
                         SocketAddress(path, directory));
-  NIXQ_ASSIGN_OR_RETURN(UniqueFd fd, MakeSocket());
+  NIXQ_ASSIGN_OR_RETURN(UniqueFd fd, MakeSocket(SOCK_STREAM));
   const auto start = std::chrono::steady_clock::now();
   while (connect(fd.get(), reinterpret_cast<const sockaddr*>(&address),
                  sizeof address) != 0) {
@@ -85,6 +109,45 @@ absl::StatusOr<UniqueFd> ConnectUnixSocket(const std::string& path,
     poll(&waiting, 1, kBacklogPollMs);
     NIXQ_RETURN_IF_ERROR(cancel.Check());
   }
+  return fd;
+}
+
+absl::StatusOr<UniqueFd> TryConnectUnixSocket(const std::string& path,
+                                              int type) {
+  UniqueFd directory;
+  NIXQ_ASSIGN_OR_RETURN(const sockaddr_un address,
+                        SocketAddress(path, directory));
+  NIXQ_ASSIGN_OR_RETURN(UniqueFd fd, MakeSocket(type));
+  if (connect(fd.get(), reinterpret_cast<const sockaddr*>(&address),
+              sizeof address) != 0) {
+    return ErrnoError(errno, "connect to " + path);
+  }
+  return fd;
+}
+
+absl::StatusOr<UniqueFd> BindUnixSocket(const std::string& path, int type) {
+  UniqueFd directory;
+  NIXQ_ASSIGN_OR_RETURN(const sockaddr_un address,
+                        SocketAddress(path, directory));
+  NIXQ_RETURN_IF_ERROR(RemoveSocket(path));
+  NIXQ_ASSIGN_OR_RETURN(UniqueFd fd, MakeSocket(type));
+  if (bind(fd.get(), reinterpret_cast<const sockaddr*>(&address),
+           sizeof address) != 0) {
+    return ErrnoError(errno, "bind " + path);
+  }
+  chmod(path.c_str(), 0660);
+  return fd;
+}
+
+absl::StatusOr<UniqueFd> AcceptUnixSocket(int listening) {
+#ifdef __linux__
+  UniqueFd fd(
+      accept4(listening, nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
+#else
+  UniqueFd fd(accept(listening, nullptr, nullptr));
+#endif
+  if (!fd.valid()) return ErrnoError(errno, "accept a connection");
+  Prepare(fd.get());
   return fd;
 }
 

@@ -216,6 +216,20 @@ TEST(WriteFileAtomicallyTest, ReadersSeeTheOldOrTheNewWhole) {
   EXPECT_GT(reads, 0);
 }
 
+TEST(WakePipeTest, WakesAndNeitherEndBlocksOrIsInherited) {
+  absl::StatusOr<WakePipe> pipe = MakeWakePipe();
+  ASSERT_TRUE(pipe.ok()) << pipe.status();
+  for (const UniqueFd* end : {&pipe->read_end, &pipe->write_end}) {
+    EXPECT_TRUE(fcntl(end->get(), F_GETFD) & FD_CLOEXEC);
+    EXPECT_TRUE(fcntl(end->get(), F_GETFL) & O_NONBLOCK);
+  }
+  char byte = 0;
+  EXPECT_EQ(read(pipe->read_end.get(), &byte, 1), -1);
+  EXPECT_EQ(write(pipe->write_end.get(), "w", 1), 1);
+  EXPECT_EQ(read(pipe->read_end.get(), &byte, 1), 1);
+  EXPECT_EQ(byte, 'w');
+}
+
 TEST(MakeDirectoriesTest, MakesParentsWithTheModeWhateverTheUmask) {
   const TemporaryDirectory dir;
   const ScopedUmask mask(077);

@@ -3,6 +3,8 @@
 #include <gtest/gtest.h>
 #include <sys/resource.h>
 
+#include <cstdlib>
+
 #include "tests/support/temporary_directory.h"
 
 namespace nixq {
@@ -24,6 +26,13 @@ TEST(ProcessTest, ALockIsNotTakenThroughASymlink) {
   std::filesystem::create_symlink(directory.path() + "/elsewhere", link);
   EXPECT_FALSE(LockFile(link).ok());
   EXPECT_FALSE(std::filesystem::exists(directory.path() + "/elsewhere"));
+}
+
+TEST(ProcessTest, AnEnvironmentVariableIsTakenOnce) {
+  setenv("NIXQ_TEST_VARIABLE", "a value", 1);
+  EXPECT_EQ(TakeEnvironmentVariable("NIXQ_TEST_VARIABLE"), "a value");
+  EXPECT_EQ(getenv("NIXQ_TEST_VARIABLE"), nullptr);
+  EXPECT_EQ(TakeEnvironmentVariable("NIXQ_TEST_VARIABLE"), "");
 }
 
 TEST(ProcessTest, GroupsAreFoundByName) {
