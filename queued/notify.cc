@@ -6,23 +6,16 @@
 #include <unistd.h>
 
 #include <cstdint>
-#include <cstdlib>
 #include <cstring>
 
 #include "storage/base/io.h"
+#include "storage/base/process.h"
 #include "storage/base/text.h"
 
 namespace nixq {
 namespace {
 
 constexpr int kFirstInheritedFd = 3;
-
-std::string TakeVariable(const char* name) {
-  const char* value = getenv(name);
-  std::string text = value == nullptr ? "" : value;
-  unsetenv(name);
-  return text;
-}
 
 bool IsForUs(const std::string& pid) {
   return pid.empty() || ParseUint(pid) == static_cast<uint64_t>(getpid());
@@ -32,9 +25,9 @@ bool IsForUs(const std::string& pid) {
 
 Notifier Notifier::FromEnvironment() {
   Notifier notifier;
-  notifier.socket_ = TakeVariable("NOTIFY_SOCKET");
-  const std::string usec = TakeVariable("WATCHDOG_USEC");
-  const std::string pid = TakeVariable("WATCHDOG_PID");
+  notifier.socket_ = TakeEnvironmentVariable("NOTIFY_SOCKET");
+  const std::string usec = TakeEnvironmentVariable("WATCHDOG_USEC");
+  const std::string pid = TakeEnvironmentVariable("WATCHDOG_PID");
   if (std::optional<uint64_t> limit = ParseUint(usec);
       limit.has_value() && *limit > 0 && IsForUs(pid)) {
     notifier.watchdog_interval_ =
@@ -75,9 +68,9 @@ void Notifier::Stopping() const { Send("STOPPING=1\nSTATUS=Stopping"); }
 void Notifier::Watchdog() const { Send("WATCHDOG=1"); }
 
 int InheritedWakeSocket() {
-  const std::string count = TakeVariable("LISTEN_FDS");
-  const std::string pid = TakeVariable("LISTEN_PID");
-  TakeVariable("LISTEN_FDNAMES");
+  const std::string count = TakeEnvironmentVariable("LISTEN_FDS");
+  const std::string pid = TakeEnvironmentVariable("LISTEN_PID");
+  TakeEnvironmentVariable("LISTEN_FDNAMES");
   const std::optional<uint64_t> number = ParseUint(count);
   if (!number.has_value() || *number < 1 || pid.empty() || !IsForUs(pid)) {
     return -1;

@@ -26,7 +26,7 @@ OWNERS_OF_CALLS = {
         r"storage/base/clock\.cc",
     r"\b(?:random_device|mt19937)\b": r"storage/base/clock\.cc",
     r"(?:std::|::)?(?:getenv|secure_getenv)\s*\(":
-        r"hook/(main|settings)\.cc|queued/(config\w*|main|notify)\.cc",
+        r"storage/base/process\.cc|(hook|queued)/main\.cc",
     r"\b(?:setenv|putenv|system|popen|gets|strtok|tmpnam)\s*\(": None,
     r"\bthrow\b": None,
 }
