@@ -222,7 +222,7 @@ class Cases(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
         if what_is_missing():
-            print(f"{cls.__name__}: {what_is_missing()}", file=sys.stderr)
+            print(f"\nNOTE: {what_is_missing()}", file=sys.stderr)
 
     def test_every_case(self):
         if self.file is None:
