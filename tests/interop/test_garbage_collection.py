@@ -4,7 +4,6 @@ import os
 import subprocess
 import sys
 import threading
-import time
 import unittest
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(
@@ -17,6 +16,11 @@ import queued
 import world
 
 ROUNDS = 4 if children.SANITIZED else 12
+
+
+def read(name):
+    with open(name, encoding="utf-8") as file:
+        return file.read()
 
 
 class GarbageCollection(world.WorldTest):
@@ -94,17 +98,22 @@ class GarbageCollection(world.WorldTest):
             private_nix.derivation(name, f"echo {self.salt} > $out")
             for name in ("kept", "litter")))
         derivation, = self.nix.lines(["nix-store", "-q", "--deriver", kept])
-        # The collector opens the temporary roots three seconds late.
+        # The collector opens the profiles after all other permanent roots, and
+        # then the temporary ones, five seconds late.
+        trace = os.path.join(self.base, "trace")
+        profiles, temporary = (os.path.join(self.nix.state_dir, name)
+                               for name in ("profiles", "temproots"))
         collector = subprocess.Popen(
-            ["strace", "-f", "-qq", "-o", os.devnull,
-             "-P", os.path.join(self.nix.state_dir, "temproots"),
-             "-e", "inject=openat:delay_enter=3000000", "nix-store", "--gc"],
+            ["strace", "-f", "-qq", "-o", trace, "-P", profiles,
+             "-P", temporary, "-e", "trace=openat", "-e",
+             "inject=openat:delay_enter=5000000:when=2", "nix-store", "--gc"],
             env=self.nix.environment, stderr=subprocess.PIPE, text=True)
         self.addCleanup(collector.stderr.close)
         self.addCleanup(collector.wait)
         self.assertIn("finding garbage collector roots",
                       collector.stderr.readline())
-        time.sleep(1)  # reading the permanent roots takes some milliseconds
+        self.wait_until(lambda: profiles in read(trace),
+                        "the permanent roots to have been read", limit=60)
         hook = self.nix.run([queued.HOOK], DRV_PATH=derivation, OUT_PATHS=kept)
         self.assertEqual("", hook.stderr)
         self.assertIsNone(collector.poll(), "the collection was over too soon")
