@@ -4,6 +4,7 @@
 #include <thread>
 #include <utility>
 
+#include "queued/sender_name.h"
 #include "storage/base/status.h"
 #include "storage/cache/directory_cache.h"
 #include "storage/cache/http_cache.h"
@@ -123,6 +124,7 @@ absl::Status Target::PrepareLocked(const Cancellation& cancel) {
         .closure = config_.closure,
         .pin_remote = config_.pin_remote,
         .remote_roots_directory = config_.remote_roots_directory,
+        .sender = LoadSenderName(daemon_config_.state_dir),
         .connect_limit = config_.connect_limit,
         .environment = child_environment_};
     options.stall_limit = std::max(config_.stall_limit, absl::Seconds(1));

@@ -12,23 +12,24 @@ namespace {
 constexpr std::string_view kAnswer = "nixq-roots ";
 constexpr size_t kPathsPerLine = 100;
 
-// Goes into the directory. `pwd -P` after `cd` tells where it really went,
-// whatever was changed in between.
+// Goes into the roots directory and then into our own in it. `pwd -P` after
+// `cd` tells where it really went, whatever was changed in between.
 constexpr std::string_view kEnter = R"sh(
 say() { echo "nixq-roots $*"; }
-enter() {
-  if [ -L "$dir" ]; then say symlink; return 1; fi
-  if [ ! -e "$dir" ] && [ "$1" = create ]; then
-    mkdir -p "$dir" || { say denied; return 1; }
+enter_one() {
+  if [ -L "$2" ]; then say symlink; return 1; fi
+  if [ ! -e "$2" ] && [ "$1" = create ]; then
+    mkdir -p "$2" || { say denied; return 1; }
   fi
-  if [ ! -e "$dir" ]; then say done 0; return 1; fi
-  if [ ! -d "$dir" ]; then say notdir; return 1; fi
-  parent=$(cd -P "${dir%/*}/" && pwd -P) || { say denied; return 1; }
-  cd -P "$dir" || { say denied; return 1; }
-  if [ "$(pwd -P)" != "${parent%/}/${dir##*/}" ]; then
+  if [ ! -e "$2" ]; then say done 0; return 1; fi
+  if [ ! -d "$2" ]; then say notdir; return 1; fi
+  parent=$(cd -P "${2%/*}/" && pwd -P) || { say denied; return 1; }
+  cd -P "$2" || { say denied; return 1; }
+  if [ "$(pwd -P)" != "${parent%/}/${2##*/}" ]; then
     say symlink; return 1
   fi
 }
+enter() { enter_one "$1" "$dir" && enter_one "$1" "./$sender"; }
 )sh";
 
 // New links appear whole, and `touch -h` renews an old one in place. Where it
@@ -108,16 +109,18 @@ std::string ShellQuoted(std::string_view text) {
 std::string Script(const RemoteRoots& roots, std::string_view functions,
                    std::string_view body) {
   return absl::StrFormat(
-      "set -uf\numask 022\nLC_ALL=C\nexport LC_ALL\ndir=%s\nstore=%s\n%s%s"
+      "set -uf\numask 022\nLC_ALL=C\nexport LC_ALL\n"
+      "dir=%s\nsender=%s\nstore=%s\n%s%s"
       "main() {\n%s}\nmain </dev/null\n",
-      ShellQuoted(roots.directory), ShellQuoted(roots.store_dir.path()),
-      std::string(kEnter), std::string(functions), std::string(body));
+      ShellQuoted(roots.directory), ShellQuoted(roots.sender),
+      ShellQuoted(roots.store_dir.path()), std::string(kEnter),
+      std::string(functions), std::string(body));
 }
 
 absl::Status Denied(const RemoteRoots& roots, std::string_view why) {
-  return absl::PermissionDeniedError(
-      absl::StrFormat("cannot keep GC roots in %s on the receiving machine: %s",
-                      Printable(roots.directory), std::string(why)));
+  return absl::PermissionDeniedError(absl::StrFormat(
+      "cannot keep GC roots in %s on the receiving machine: %s",
+      Printable(roots.directory + "/" + roots.sender), std::string(why)));
 }
 
 }  // namespace

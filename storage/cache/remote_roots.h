@@ -4,8 +4,9 @@
 // `find -maxdepth -mmin`, as GNU, BSD, macOS and busybox have them. They are
 // fed through standard input, so that no path is ever in an argv, and define
 // one function that their last line calls: a script that arrives in part does
-// nothing. They never leave the roots directory, never follow it if it is a
-// symlink, and change nothing in it but symlinks into the store.
+// nothing. They never leave the sender's own directory among the roots, never
+// follow a symlink in its place, and change nothing in it but symlinks into
+// the store: the receiver's own roots, and other senders', are not theirs.
 #pragma once
 
 #include <string>
@@ -22,15 +23,17 @@ namespace nixq {
 // Where the roots are, over there.
 struct RemoteRoots {
   std::string directory;  // absolute, without control characters
-  StoreDir store_dir;     // of letters that no shell treats specially
+  // The directory in it that holds our roots and nobody else's.
+  std::string sender;  // letters, digits, '-' and '_'
+  StoreDir store_dir;  // of letters that no shell treats specially
 };
 
-// Creates the directory if needed and makes the root of each path, or renews
+// Creates the directories if needed and makes the root of each path, or renews
 // its age. A path is never without a root that it had.
 std::string PinScript(const RemoteRoots& roots,
                       const std::vector<StorePath>& paths);
 
-// Removes the symlinks to store paths, directly in the directory, that are
+// Removes the symlinks to store paths, directly in our directory, that are
 // older than `max_age`, which is rounded up to minutes.
 std::string PruneScript(const RemoteRoots& roots, absl::Duration max_age);
 

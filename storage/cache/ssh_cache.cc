@@ -207,8 +207,9 @@ std::vector<CopyOutcome> SshCache::Copy(
       }
       outcomes.push_back(
           {path, BlamePath(absl::FailedPreconditionError(absl::StrFormat(
-                     "%s: %s/%s is there and not a GC root", Describe(),
-                     options_.remote_roots_directory, path.base_name())))});
+                     "%s: %s/%s/%s is there and not a GC root", Describe(),
+                     options_.remote_roots_directory, options_.sender,
+                     path.base_name())))});
     }
   }
   Copying copying(options_, address_, on_progress, cancel);

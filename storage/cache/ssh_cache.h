@@ -33,6 +33,8 @@ struct SshOptions {
   // Make a GC root on the receiving machine for each path sent, there.
   bool pin_remote = false;
   std::string remote_roots_directory = "/nix/var/nix/gcroots/arm-cache";
+  // Our own directory in that one: only what is in it is ever pruned.
+  std::string sender;
   // Without output; sending at 64 KiB a second or more is output enough.
   absl::Duration stall_limit = absl::Minutes(5);
   absl::Duration connect_limit = absl::Seconds(20);
@@ -87,8 +89,8 @@ class SshCache {
       const std::function<void(uint64_t bytes)>& on_progress,
       const Cancellation& cancel) const;
 
-  // Removes roots older than `max_age` from the receiving machine's roots
-  // directory. Returns how many. Errors as those of Copy.
+  // Removes the roots that this sender made on the receiving machine, if they
+  // are older than `max_age`. Returns how many. Errors as those of Copy.
   absl::StatusOr<int> PruneRemote(absl::Duration max_age,
                                   const Cancellation& cancel) const;
 
@@ -103,7 +105,8 @@ class SshCache {
       : options_(std::move(options)), address_(std::move(address)) {}
 
   RemoteRoots Roots() const {
-    return {options_.remote_roots_directory, options_.store_dir};
+    return {options_.remote_roots_directory, options_.sender,
+            options_.store_dir};
   }
   absl::StatusOr<RootsAnswer> RunScript(std::string script,
                                         const Cancellation& cancel) const;

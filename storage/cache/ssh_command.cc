@@ -258,6 +258,12 @@ absl::Status ValidateSshOptions(const SshOptions& options) {
   }
   NIXQ_RETURN_IF_ERROR(
       CheckDirectory("remote roots directory", options.remote_roots_directory));
+  if (options.pin_remote &&
+      (options.sender.empty() || options.sender.front() == '-' ||
+       !MadeOf(options.sender, "-_"))) {
+    return Refuse("sender's name", options.sender,
+                  "must be made of letters, digits, - and _");
+  }
   // It stands unquoted in the script for the roots.
   if (!MadeOf(options.store_dir.path(), "/._+@-")) {
     return Refuse("store directory", options.store_dir.path(),

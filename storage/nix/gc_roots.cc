@@ -205,6 +205,8 @@ absl::StatusOr<GcRootListing> GcRoots::List() const {
       if (errno == ENOENT) continue;  // removed since
       return ErrnoError(errno, "look at " + directory_ + "/" + name);
     }
+    // What a sender pushed here has its roots in a directory of its own.
+    if (S_ISDIR(st.st_mode)) continue;
     if (!S_ISLNK(st.st_mode)) {
       listing.strange.push_back({name, "not a symlink"});
       continue;

@@ -21,7 +21,8 @@ struct GcRoot {
   bool dangling = false;  // its store path is not there any more
 };
 
-// What a listing found that is not a root of ours; left alone, always.
+// What a listing found that is neither a root of ours nor a directory (of
+// roots that a sender keeps here); left alone, always.
 struct StrangeEntry {
   std::string name;
   std::string why;  // "not a symlink", "points to /etc/passwd"

@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+import time
 import unittest
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(
@@ -226,8 +227,48 @@ class Ssh(world.WorldTest):
         self.ssh.store.collect_garbage()
         self.assertTrue(self.ssh.store.valid(paths[0]))
         self.ssh.store.verify(paths)
-        roots = os.listdir(self.ssh.roots_dir)
-        self.assertIn(os.path.basename(paths[0]), roots)
+        self.assertTrue(os.path.islink(os.path.join(
+            self.ssh.roots_dir, self.sender(queue),
+            os.path.basename(paths[0]))))
+
+    @staticmethod
+    def sender(queue):
+        """What the queue's own directory on the other machine is called."""
+        with open(os.path.join(queue.state_dir, "sender-name"),
+                  encoding="ascii") as file:
+            return file.read().strip()
+
+    def make_old_root(self, directory, name):
+        link = os.path.join(directory, name)
+        os.symlink(os.path.join(self.nix.store_dir, name), link)
+        long_ago = time.time() - 40 * 86400
+        os.utime(link, (long_ago, long_ago), follow_symlinks=False)
+        return link
+
+    def test_prune_spares_what_others_made(self):
+        """Old roots on the other machine: ours go; its own and those of
+        another sender stay, whatever our max-age is."""
+        queue = self.make_queue([self.target(
+            "ssh-ng", **{"pin-remote": True,
+                         "remote-roots-directory": self.ssh.roots_dir})],
+            tables={"prune": {"interval": "1s"}})
+        self.nix.build(private_nix.derivation("x", f"echo {self.salt} > $out"))
+        queue.wait()
+        queue.stop()
+        others = os.path.join(self.ssh.roots_dir, "other-00000000")
+        os.mkdir(others)
+        name = "0" * 32 + "-hold"
+        receivers = self.make_old_root(self.ssh.roots_dir, name)
+        anothers = self.make_old_root(others, name)
+        own = self.make_old_root(
+            os.path.join(self.ssh.roots_dir, self.sender(queue)), name)
+        queue.start()
+        self.wait_until(lambda: "prune-remote target=other removed=1"
+                        in queue.log(), "a prune on the other machine",
+                        detail=queue.log_tail)
+        self.assertFalse(os.path.islink(own))
+        self.assertTrue(os.path.islink(receivers))
+        self.assertTrue(os.path.islink(anothers))
 
     def test_without_signature_it_is_not_trusted(self):
         """The receiver refuses that path; the queue says what to do."""

@@ -105,7 +105,7 @@ class Ways(two_hosts.TwoHosts):
         young = self.built_and_sent("young")
         for machine in (self.client, self.cache):
             machine.run(["touch", "--no-dereference", "--date=31 days ago",
-                         self.root(old)])
+                         self.root(machine, old)])
         self.client.run(["systemctl", "start", "prune-arm-cache-roots.service"])
         self.assertFalse(self.pinned(self.client, old))
         self.assertTrue(self.pinned(self.client, young))

@@ -163,16 +163,22 @@ class TwoHosts(unittest.TestCase):
         return machine.run(["nix-store", "--check-validity", path],
                            check=False).returncode == 0
 
-    def root(self, path):
-        return f"{ROOTS}/{os.path.basename(path)}"
+    def root(self, machine, path):
+        """On the cache, what the client pushed is in the client's own
+        directory."""
+        directory = ROOTS
+        if machine is self.cache:
+            directory += "/" + self.client.text(
+                ["cat", "/var/lib/nix-queued/sender-name"])
+        return f"{directory}/{os.path.basename(path)}"
 
     def pinned(self, machine, path):
-        return machine.run(["readlink", self.root(path)],
+        return machine.run(["readlink", self.root(machine, path)],
                            check=False).stdout.strip() == path
 
     def lose(self, path):
         """The client has it no more."""
-        self.client.run(["rm", self.root(path)])
+        self.client.run(["rm", self.root(self.client, path)])
         self.client.run(["nix-store", "--delete", path])
         self.assertFalse(self.valid(self.client, path))
 

@@ -133,7 +133,9 @@ in
     '';
     remoteRootsDirectory = key types.str "/nix/var/nix/gcroots/arm-cache" ''
       The directory of these roots, which the user in the URL has to be able
-      to write. The program's default is the one of the example.
+      to write. They are in a directory of this machine's own in it, and
+      nothing else there is ever pruned from here. The program's default is
+      the one of the example.
     '';
     batchPaths = key types.ints.positive 500 ''
       How many paths one copy takes at most.

@@ -56,8 +56,9 @@ class RemoteRootsTest : public ::testing::TestWithParam<std::string> {
   absl::StatusOr<RootsAnswer> Prune(absl::Duration age) {
     return Run(PruneScript(roots_, age));
   }
+  std::string Own() { return roots_.directory + "/" + roots_.sender; }
   std::string Link(const StorePath& path) {
-    return roots_.directory + "/" + path.base_name();
+    return Own() + "/" + path.base_name();
   }
   std::string Target(const std::string& link) {
     std::error_code error;
@@ -76,12 +77,12 @@ class RemoteRootsTest : public ::testing::TestWithParam<std::string> {
     return st.st_mtime == 1'000'000'000;
   }
   size_t Count() {
-    return static_cast<size_t>(std::distance(
-        std::filesystem::directory_iterator(roots_.directory), {}));
+    return static_cast<size_t>(
+        std::distance(std::filesystem::directory_iterator(Own()), {}));
   }
 
   TemporaryDirectory base_;
-  RemoteRoots roots_{base_ / "gc roots/it's $(here)",
+  RemoteRoots roots_{base_ / "gc roots/it's $(here)", "laptop-1",
                      *StoreDir::Parse("/nix/store")};
   std::string tools_;  // searched first; ends in ':'
   std::string error_;
@@ -117,7 +118,7 @@ TEST_P(RemoteRootsTest, RenewsWithoutTouch) {
 }
 
 TEST_P(RemoteRootsTest, LinkThatPointsElsewhereIsMadeRight) {
-  std::filesystem::create_directories(roots_.directory);
+  std::filesystem::create_directories(Own());
   std::filesystem::create_directory(base_ / "victim");
   std::filesystem::create_symlink(base_ / "victim", Link(Path(1)));
   ASSERT_TRUE(Pin({Path(1)}).ok()) << error_;
@@ -126,7 +127,7 @@ TEST_P(RemoteRootsTest, LinkThatPointsElsewhereIsMadeRight) {
 }
 
 TEST_P(RemoteRootsTest, FilesAndDirectoriesAreLeftAlone) {
-  std::filesystem::create_directories(roots_.directory);
+  std::filesystem::create_directories(Own());
   std::ofstream(Link(Path(1))) << "precious";
   std::filesystem::create_directory(Link(Path(2)));
   const auto answer = Pin(Paths(4));
@@ -177,10 +178,55 @@ TEST_P(RemoteRootsTest, SaysWhenItMayNotWrite) {
   EXPECT_THAT(answer.status().ToString(), HasSubstr(roots_.directory));
 }
 
+TEST_P(RemoteRootsTest, SymlinkInPlaceOfOurDirectoryIsRefused) {
+  std::filesystem::create_directories(roots_.directory);
+  std::filesystem::create_directories(base_ / "elsewhere");
+  std::filesystem::create_symlink(base_ / "elsewhere", Own());
+  const std::string link = base_ / "elsewhere/" + Path(1).base_name();
+  std::filesystem::create_symlink("/nix/store/" + Path(1).base_name(), link);
+  MakeOld(link);
+  for (const auto& answer : {Pin({Path(2)}), Prune(absl::Hours(1))}) {
+    EXPECT_TRUE(absl::IsPermissionDenied(answer.status())) << answer.status();
+  }
+  EXPECT_TRUE(Exists(link));
+  EXPECT_FALSE(Exists(base_ / "elsewhere/" + Path(2).base_name()));
+}
+
+// The receiver's own roots are holds of its own queue, perhaps, and another
+// sender has an age of its own.
+TEST_P(RemoteRootsTest, PruneLeavesTheReceiversAndOtherSendersRoots) {
+  const RemoteRoots other{roots_.directory, "laptop-2", roots_.store_dir};
+  ASSERT_TRUE(Run(PinScript(other, {Path(1)})).ok());
+  ASSERT_TRUE(Pin({Path(1)}).ok());
+  const std::string own = roots_.directory + "/" + Path(1).base_name();
+  const std::string others =
+      roots_.directory + "/laptop-2/" + Path(1).base_name();
+  std::filesystem::create_symlink("/nix/store/" + Path(1).base_name(), own);
+  for (const std::string& link : {own, others, Link(Path(1))}) MakeOld(link);
+  const auto answer = Prune(absl::Hours(1));
+  ASSERT_TRUE(answer.ok()) << answer.status() << error_;
+  EXPECT_EQ(answer->count, 1);
+  EXPECT_TRUE(Exists(own));
+  EXPECT_TRUE(Exists(others));
+  EXPECT_FALSE(Exists(Link(Path(1))));
+}
+
+// A name that is missing must not make all roots ours.
+TEST_P(RemoteRootsTest, WithoutASenderNothingIsDone) {
+  std::filesystem::create_directories(roots_.directory);
+  const std::string link = roots_.directory + "/" + Path(1).base_name();
+  std::filesystem::create_symlink("/nix/store/" + Path(1).base_name(), link);
+  MakeOld(link);
+  roots_.sender = "";
+  EXPECT_FALSE(Prune(absl::Hours(1)).ok());
+  EXPECT_FALSE(Pin({Path(2)}).ok());
+  EXPECT_TRUE(Exists(link));
+}
+
 TEST_P(RemoteRootsTest, PruneRemovesOldRootsOnly) {
   ASSERT_TRUE(Pin(Paths(5)).ok());
   const auto add = [&](const std::string& name, const std::string& target) {
-    std::string link = roots_.directory + "/" + name;
+    std::string link = Own() + "/" + name;
     std::filesystem::create_symlink(target, link);
     MakeOld(link);
     return link;
@@ -194,9 +240,9 @@ TEST_P(RemoteRootsTest, PruneRemovesOldRootsOnly) {
   const std::string elsewhere = add("passwd", "/etc/passwd");
   const std::string store = add("store", "/nix/store");
   const std::string up = add("up", "/nix/store/..");
-  std::ofstream(roots_.directory + "/file") << "x";
-  MakeOld(roots_.directory + "/file");
-  const std::string below = roots_.directory + "/below";
+  std::ofstream(Own() + "/file") << "x";
+  MakeOld(Own() + "/file");
+  const std::string below = Own() + "/below";
   std::filesystem::create_directory(below);
   std::filesystem::create_symlink("/nix/store/" + Path(8).base_name(),
                                   below + "/" + Path(8).base_name());
@@ -211,8 +257,7 @@ TEST_P(RemoteRootsTest, PruneRemovesOldRootsOnly) {
   EXPECT_FALSE(Exists(alias));
   for (const std::string& kept :
        {Link(Path(0)), Link(Path(2)), Link(Path(4)), file_in_path, elsewhere,
-        store, up, roots_.directory + "/file",
-        below + "/" + Path(8).base_name()}) {
+        store, up, Own() + "/file", below + "/" + Path(8).base_name()}) {
     EXPECT_TRUE(Exists(kept)) << kept;
   }
 }
@@ -220,7 +265,7 @@ TEST_P(RemoteRootsTest, PruneRemovesOldRootsOnly) {
 // Names that `find` prints on several lines must not pass for other names.
 TEST_P(RemoteRootsTest, PruneIsNotFooledByNewlines) {
   ASSERT_TRUE(Pin({Path(1)}).ok());
-  const std::string odd = roots_.directory + "/x\n" + Path(1).base_name();
+  const std::string odd = Own() + "/x\n" + Path(1).base_name();
   std::filesystem::create_symlink("/nix/store/" + Path(1).base_name(), odd);
   MakeOld(odd);
   const auto answer = Prune(absl::Hours(1));
@@ -251,7 +296,7 @@ TEST_P(RemoteRootsTest, AScriptCutShortDoesNothing) {
 
 TEST_P(RemoteRootsTest, WithoutPathsItTellsWhetherItCould) {
   ASSERT_TRUE(Pin({}).ok()) << error_;
-  EXPECT_TRUE(std::filesystem::is_directory(roots_.directory));
+  EXPECT_TRUE(std::filesystem::is_directory(Own()));
   EXPECT_THAT(error_, IsEmpty());
 }
 

@@ -110,6 +110,7 @@ class SshCacheRealTest : public ::testing::TestWithParam<std::string> {
                        .remote_store = "",
                        .environment = nix_->environment()};
     options.remote_roots_directory = store_->roots_dir();
+    options.sender = "laptop-1";
     return options;
   }
   SshCache Cache(const SshOptions& options) {
@@ -273,7 +274,7 @@ TEST_P(SshCacheRealTest, PruneLetsOldPinsGo) {
   SshOptions options = Options();
   options.pin_remote = true;
   EXPECT_THAT(Copy(options, {old, young}), Each(Code::kOk)) << Said();
-  const std::string link = store_->roots_dir() + "/" + old.base_name();
+  const std::string link = store_->roots_dir() + "/laptop-1/" + old.base_name();
   const auto aged = nix_->Run({"touch", "-h", "-d", "2020-01-01", link});
   ASSERT_TRUE(aged.ok()) << aged.status();
   const auto pruned = Cache(options).PruneRemote(absl::Hours(720), never_);
@@ -289,7 +290,8 @@ TEST_P(SshCacheRealTest, SendingAgainRenewsThePin) {
   SshOptions options = Options();
   options.pin_remote = true;
   EXPECT_THAT(Copy(options, {path}), Each(Code::kOk)) << Said();
-  const std::string link = store_->roots_dir() + "/" + path.base_name();
+  const std::string link =
+      store_->roots_dir() + "/laptop-1/" + path.base_name();
   ASSERT_TRUE(nix_->Run({"touch", "-h", "-d", "2020-01-01", link}).ok());
   EXPECT_THAT(Copy(options, {path}), Each(Code::kOk)) << Said();
   const auto pruned = Cache(options).PruneRemote(absl::Hours(720), never_);

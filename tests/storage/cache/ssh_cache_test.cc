@@ -58,6 +58,7 @@ class SshCacheTest : public ::testing::Test {
     options.environment = {"PATH=" + base_.path() + ":/usr/bin:/bin",
                            "HOME=" + base_.path(), "D=" + base_.path()};
     options.remote_roots_directory = base_ / "roots";
+    options.sender = "laptop-1";
     return options;
   }
   SshCache Cache(const SshOptions& options) {
@@ -312,7 +313,7 @@ TEST_F(SshCacheTest, MissingProgramsAreNotThePathsFault) {
 }
 
 TEST_F(SshCacheTest, RootsAreMadeBeforeTheCopy) {
-  Program("nix", "ls $D/roots > $D/roots-at-copy");
+  Program("nix", "ls $D/roots/laptop-1 > $D/roots-at-copy");
   Program("ssh", "for a do printf '%s\\n' \"$a\"; done > $D/argv; sh -s");
   SshOptions options = Options();
   options.pin_remote = true;
@@ -378,8 +379,8 @@ TEST_F(SshCacheTest, ScriptsFailAsTheConnectionDoes) {
 TEST_F(SshCacheTest, PathWhoseRootCannotBeIsLeftOut) {
   Program("nix", "for a do printf '%s\\n' \"$a\"; done > $D/argv");
   Program("ssh", "sh -s");
-  std::filesystem::create_directories(base_ / "roots");
-  Text("roots/" + Path(1).base_name(), "precious");
+  std::filesystem::create_directories(base_ / "roots/laptop-1");
+  Text("roots/laptop-1/" + Path(1).base_name(), "precious");
   SshOptions options = Options();
   options.pin_remote = true;
   Copy(options, Paths(3));

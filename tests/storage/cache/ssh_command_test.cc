@@ -160,6 +160,12 @@ TEST(SshOptions, RefusesOddFilesAndPrograms) {
     EXPECT_TRUE(refused([&](auto& o) { o.remote_roots_directory = directory; }))
         << directory;
   }
+  for (const char* sender : {"", ".", "..", "a/b", "-a", "a b", "a\nb"}) {
+    EXPECT_TRUE(refused([&](auto& o) {
+      o.pin_remote = true;
+      o.sender = sender;
+    })) << sender;
+  }
   EXPECT_TRUE(refused([](auto& o) { o.stall_limit = absl::ZeroDuration(); }));
   EXPECT_TRUE(
       refused([](auto& o) { o.store_dir = *StoreDir::Parse("/nix/$(id)"); }));

@@ -23,6 +23,7 @@ namespace {
 
 namespace fs = std::filesystem;
 using ::testing::HasSubstr;
+using ::testing::Not;
 using ::testing::SizeIs;
 
 constexpr char kHash[] = "0123456789abcdfghijklmnpqrsvwxyz";
@@ -230,7 +231,7 @@ TEST_F(GcRootsTest, ListTellsRootsFromStrangeEntries) {
   EXPECT_FALSE(listing->roots[0].dangling);
   EXPECT_EQ(listing->roots[1].path, b);
   EXPECT_TRUE(listing->roots[1].dangling);
-  ASSERT_THAT(listing->strange, SizeIs(6));
+  ASSERT_THAT(listing->strange, SizeIs(5));
   std::string strange;
   for (const StrangeEntry& entry : listing->strange) {
     strange += entry.name + ": " + entry.why + "\n";
@@ -241,7 +242,8 @@ TEST_F(GcRootsTest, ListTellsRootsFromStrangeEntries) {
   EXPECT_THAT(strange, HasSubstr("README: not a symlink"));
   EXPECT_THAT(strange, HasSubstr("elsewhere: points to /etc/passwd"));
   EXPECT_THAT(strange, HasSubstr("result: "));
-  EXPECT_THAT(strange, HasSubstr("sub: not a symlink"));
+  // Where a sender keeps its own, which is none of our business.
+  EXPECT_THAT(strange, Not(HasSubstr("sub")));
 }
 
 TEST_F(GcRootsTest, ListRemovesOldTemporaryLinksOnly) {
