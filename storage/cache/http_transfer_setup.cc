@@ -83,6 +83,11 @@ void Transfer::SetUpServer(EasyOptions& set) {
   set.Set(CURLOPT_SOCKOPTFUNCTION, &OnSocket);
   set.Set(CURLOPT_CONNECTTIMEOUT_MS,
           static_cast<long>(absl::ToInt64Milliseconds(options_.connect_limit)));
+#if LIBCURL_VERSION_NUM >= 0x075700
+  // Names are resolved in threads of their own; without this, giving up waits
+  // for the resolver to give up, and with it all other transfers.
+  set.Set(CURLOPT_QUICK_EXIT, 1L);
+#endif
   // An empty string is "no proxy, whatever the environment says".
   set.Set(CURLOPT_PROXY, options_.proxy);
   set.Set(CURLOPT_NOPROXY, options_.no_proxy);
