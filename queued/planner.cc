@@ -49,6 +49,50 @@ bool SignedByOne(const PathInfo& info, const std::vector<std::string>& names) {
   return false;
 }
 
+// What a target shows. What it has no answer for goes into `untold` and counts
+// as missing: a reference becomes a job of its own, for others to wait for.
+absl::StatusOr<std::vector<bool>> Shown(
+    const std::vector<StorePath>& paths, absl::StatusOr<KeyAnswers> answers,
+    std::map<StorePath, absl::Status>& untold) {
+  NIXQ_RETURN_IF_ERROR(answers.status());
+  std::vector<bool> shown(paths.size());
+  for (size_t i = 0; i < paths.size(); ++i) {
+    shown[i] = (*answers)[i].value_or(false);
+    if (!(*answers)[i].ok()) untold[paths[i]] = (*answers)[i].status();
+  }
+  return shown;
+}
+
+// A claimed path that the target has no answer for does not go now, nor does
+// what needs it: that would be shown without it.
+void FailUntold(const std::map<StorePath, absl::Status>& untold,
+                std::map<StorePath, Plan::Missing>& claimed,
+                std::vector<PathInfo>& missing, Plan& plan) {
+  std::map<StorePath, absl::Status> stuck;
+  for (const auto& [path, status] : untold) {
+    if (claimed.contains(path)) stuck.emplace(path, status);
+  }
+  for (size_t before = 0; before != stuck.size();) {
+    before = stuck.size();
+    for (const PathInfo& info : missing) {
+      for (const StorePath& reference : info.references) {
+        if (!stuck.contains(reference)) continue;
+        stuck.emplace(info.path,
+                      BlamePath(absl::UnavailableError(
+                          "waits for its reference " + reference.base_name())));
+      }
+    }
+  }
+  for (const auto& [path, status] : stuck) {
+    const auto it = claimed.find(path);
+    if (it == claimed.end()) continue;
+    plan.failed.push_back({it->second.job, status});
+    claimed.erase(it);
+  }
+  std::erase_if(
+      missing, [&](const PathInfo& info) { return stuck.contains(info.path); });
+}
+
 }  // namespace
 
 absl::StatusOr<std::vector<PathInfo>> FindMissing(
@@ -231,12 +275,11 @@ void Planner::DropWhatUpstreamsHave(Target& target,
       if (!claimed.contains(info.path)) references.push_back(info.path);
     }
     if (references.empty()) return;
-    absl::StatusOr<std::vector<bool>> there =
-        upstream->Present(references, cancel);
+    absl::StatusOr<KeyAnswers> there = upstream->Present(references, cancel);
     if (!there.ok()) continue;
     std::set<StorePath> skip;
     for (size_t i = 0; i < references.size(); ++i) {
-      if ((*there)[i]) skip.insert(references[i]);
+      if ((*there)[i].value_or(false)) skip.insert(references[i]);
     }
     std::erase_if(missing, [&](const PathInfo& info) {
       return skip.contains(info.path);
@@ -274,10 +317,11 @@ absl::Status Planner::Closure(Target& target, Plan& plan,
     NIXQ_RETURN_IF_ERROR(found.status());
     closure = *std::move(found);
   }
+  std::map<StorePath, absl::Status> untold;
   NIXQ_ASSIGN_OR_RETURN(
       std::vector<PathInfo> missing,
       FindMissing(closure, roots, [&](const std::vector<StorePath>& paths) {
-        return target.cache().Present(paths, cancel);
+        return Shown(paths, target.cache().Present(paths, cancel), untold);
       }));
   DropWhatUpstreamsHave(target, roots, missing, cancel);
 
@@ -294,6 +338,7 @@ absl::Status Planner::Closure(Target& target, Plan& plan,
   for (const PathInfo& info : closure) {
     if (!to_send.contains(info.path)) target.known().Add(info.path, now);
   }
+  FailUntold(untold, claimed, missing, plan);
   Divide(target, std::move(missing), std::move(claimed), plan);
   return absl::OkStatus();
 }

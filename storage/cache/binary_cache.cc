@@ -212,7 +212,7 @@ absl::Status BinaryCache::CheckWritable(const Cancellation& cancel) {
                   Describe());
 }
 
-absl::StatusOr<std::vector<bool>> BinaryCache::Present(
+absl::StatusOr<KeyAnswers> BinaryCache::Present(
     const std::vector<StorePath>& paths, const Cancellation& cancel) {
   std::vector<std::string> keys;
   keys.reserve(paths.size());

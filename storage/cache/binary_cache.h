@@ -45,9 +45,9 @@ class BinaryCache {
   // NOT_FOUND: there is none.
   absl::Status CheckWritable(const Cancellation& cancel);
 
-  // Which of these paths have a narinfo.
-  absl::StatusOr<std::vector<bool>> Present(const std::vector<StorePath>& paths,
-                                            const Cancellation& cancel);
+  // Which of these paths have a narinfo, as BlobStore::Exist tells.
+  absl::StatusOr<KeyAnswers> Present(const std::vector<StorePath>& paths,
+                                     const Cancellation& cancel);
 
   // Reads the path's files once, as NAR: hashed, compressed, hashed, sent to
   // nar/<narhash>.nar<ext>. Commits only if hash and size are what

@@ -15,6 +15,10 @@
 
 namespace nixq {
 
+// The answers for many keys, in their order: whether it is there, or why the
+// target has no answer for this one key (blamed on the path).
+using KeyAnswers = std::vector<absl::StatusOr<bool>>;
+
 // One blob being written. Commit makes it visible, whole; an object that goes
 // without Commit leaves nothing visible. One thread at a time.
 class BlobWriter {
@@ -49,9 +53,11 @@ class BlobStore {
                                           const Cancellation& cancel) = 0;
 
   // For each key whether it is there; many are asked at once. A 403 for one
-  // key means that it is not (what cannot be listed is not there).
-  virtual absl::StatusOr<std::vector<bool>> Exist(
-      const std::vector<std::string>& keys, const Cancellation& cancel) = 0;
+  // key means that it is not (what cannot be listed is not there). What keeps
+  // one key from being answered, while the target answers for others, is that
+  // key's error; what would happen to any key is the error of the whole.
+  virtual absl::StatusOr<KeyAnswers> Exist(const std::vector<std::string>& keys,
+                                           const Cancellation& cancel) = 0;
 
   // Writes a whole blob, replacing what is there.
   virtual absl::Status Put(const std::string& key,

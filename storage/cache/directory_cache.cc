@@ -121,8 +121,8 @@ class DirectoryStore : public BlobStore {
 
   absl::StatusOr<std::string> Get(const std::string& key, size_t max_bytes,
                                   const Cancellation& cancel) override;
-  absl::StatusOr<std::vector<bool>> Exist(const std::vector<std::string>& keys,
-                                          const Cancellation& cancel) override;
+  absl::StatusOr<KeyAnswers> Exist(const std::vector<std::string>& keys,
+                                   const Cancellation& cancel) override;
   absl::Status Put(const std::string& key, std::string_view content_type,
                    std::string_view bytes, const Cancellation& cancel) override;
   absl::StatusOr<std::unique_ptr<BlobWriter>> StartPut(
@@ -141,6 +141,7 @@ class DirectoryStore : public BlobStore {
   absl::StatusOr<Temporary> CreateTemporary(const std::string& folder);
   // Makes the folders between the cache's own directory and `folder`.
   absl::Status MakeFolders(const std::string& folder);
+  absl::StatusOr<bool> Exists(const std::string& key) const;
   // NOT_FOUND means something else when the whole directory is away.
   absl::Status CheckThere() const;
 
@@ -226,22 +227,34 @@ absl::StatusOr<std::string> DirectoryStore::Get(const std::string& key,
   return bytes;
 }
 
-absl::StatusOr<std::vector<bool>> DirectoryStore::Exist(
+// Blamed on the path if the trouble is with this one file.
+absl::StatusOr<bool> DirectoryStore::Exists(const std::string& key) const {
+  NIXQ_RETURN_IF_ERROR(CheckKey(key));
+  const std::string path = directory_ + "/" + key;
+  struct stat info;
+  if (stat(path.c_str(), &info) == 0) {
+    // No blob is empty: an empty file is what a power cut made of one that
+    // another program wrote without flushing.
+    return S_ISREG(info.st_mode) && info.st_size > 0;
+  }
+  const int err = errno;
+  if (err == ENOENT || err == ENOTDIR) return false;
+  absl::Status failed = FileError(err, absl::StrFormat("stat %s", path));
+  // A bad block below one file, or a name that leads nowhere.
+  const bool own = err == EIO || absl::IsInvalidArgument(failed);
+  return own && CheckThere().ok() ? BlamePath(std::move(failed)) : failed;
+}
+
+absl::StatusOr<KeyAnswers> DirectoryStore::Exist(
     const std::vector<std::string>& keys, const Cancellation& cancel) {
   NIXQ_RETURN_IF_ERROR(CheckThere());
-  std::vector<bool> there(keys.size());
-  for (size_t i = 0; i < keys.size(); ++i) {
+  KeyAnswers there;
+  there.reserve(keys.size());
+  for (const std::string& key : keys) {
     NIXQ_RETURN_IF_ERROR(cancel.Check());
-    NIXQ_RETURN_IF_ERROR(CheckKey(keys[i]));
-    const std::string path = directory_ + "/" + keys[i];
-    struct stat info;
-    if (stat(path.c_str(), &info) == 0) {
-      // No blob is empty: an empty file is what a power cut made of one that
-      // another program wrote without flushing.
-      there[i] = S_ISREG(info.st_mode) && info.st_size > 0;
-    } else if (errno != ENOENT && errno != ENOTDIR) {
-      return FileError(errno, absl::StrFormat("stat %s", path));
-    }
+    there.push_back(Exists(key));
+    const absl::Status& status = there.back().status();
+    if (!status.ok() && !IsPathsFault(status)) return status;
   }
   return there;
 }

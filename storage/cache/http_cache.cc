@@ -1,6 +1,7 @@
 #include "storage/cache/http_cache.h"
 
 #include <atomic>
+#include <mutex>
 #include <utility>
 
 #include "absl/strings/str_format.h"
@@ -11,10 +12,32 @@
 namespace nixq {
 namespace {
 
+// Tells a key that this server cannot store from a server that cannot store.
+// Thread-safe.
+class PutSuspicion {
+ public:
+  void Stored() {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    suspect_.clear();
+  }
+  // A 500: the key's own fault, unless another key has failed alike since
+  // anything was stored.
+  bool IsKeysOwn(const std::string& url) {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    if (suspect_.empty()) suspect_ = url;
+    return suspect_ == url;
+  }
+
+ private:
+  std::mutex mutex_;
+  std::string suspect_;
+};
+
 // Which requests this server does not take, as its answers have taught us.
 struct Habits {
   std::atomic<bool> refuses_head{false};
   std::atomic<bool> refuses_chunked{false};
+  PutSuspicion puts;
 };
 
 bool RefusesMethod(int status) { return status == 405 || status == 501; }
@@ -30,6 +53,13 @@ absl::Status WebPageError(const std::string& doing) {
       doing));
 }
 
+// An answer that tells of the one key that was asked for, as long as the server
+// answers for others. 502, 503 and 504 are what stands before a server says
+// when that is away.
+bool MayBeTheKeysOwn(const HttpResponse& response) {
+  return response.status == 500 || IsWebPage(response);
+}
+
 // What is wrong with a request concerns the path that it is for.
 absl::Status BlameIfWrong(absl::Status status) {
   return absl::IsInvalidArgument(status) || absl::IsUnimplemented(status)
@@ -42,9 +72,13 @@ std::string PutOf(const std::string& url, std::optional<uint64_t> size_bytes) {
   return absl::StrFormat("PUT %s (%d bytes)", url, *size_bytes);
 }
 
-absl::Status StatusOfPut(const HttpResponse& response,
-                         const std::string& doing) {
+absl::Status StatusOfPut(const HttpResponse& response, const std::string& url,
+                         const std::string& doing, Habits& habits) {
   absl::Status status = StatusFromHttp(response, doing);
+  if (status.ok()) habits.puts.Stored();
+  if (response.status == 500 && habits.puts.IsKeysOwn(url)) {
+    return BlamePath(std::move(status));
+  }
   if (absl::IsNotFound(status)) {
     // For readers this means "no such blob"; for us, a wrong URL.
     status = absl::InvalidArgumentError(std::string(status.message()));
@@ -54,9 +88,10 @@ absl::Status StatusOfPut(const HttpResponse& response,
 
 class HttpBlobWriter : public BlobWriter {
  public:
-  HttpBlobWriter(std::unique_ptr<HttpUpload> upload, std::string doing,
-                 bool chunked, Habits& habits)
+  HttpBlobWriter(std::unique_ptr<HttpUpload> upload, std::string url,
+                 std::string doing, bool chunked, Habits& habits)
       : upload_(std::move(upload)),
+        url_(std::move(url)),
         doing_(std::move(doing)),
         chunked_(chunked),
         habits_(habits) {}
@@ -80,11 +115,12 @@ class HttpBlobWriter : public BlobWriter {
           absl::StrFormat("%s: the server takes no body of unknown size (%d)",
                           doing_, response->status));
     }
-    return StatusOfPut(*response, doing_);
+    return StatusOfPut(*response, url_, doing_, habits_);
   }
 
  private:
   std::unique_ptr<HttpUpload> upload_;
+  const std::string url_;
   const std::string doing_;
   const bool chunked_;
   Habits& habits_;
@@ -99,8 +135,8 @@ class HttpStore : public BlobStore {
 
   absl::StatusOr<std::string> Get(const std::string& key, size_t max_bytes,
                                   const Cancellation& cancel) override;
-  absl::StatusOr<std::vector<bool>> Exist(const std::vector<std::string>& keys,
-                                          const Cancellation& cancel) override;
+  absl::StatusOr<KeyAnswers> Exist(const std::vector<std::string>& keys,
+                                   const Cancellation& cancel) override;
   absl::Status Put(const std::string& key, std::string_view content_type,
                    std::string_view bytes, const Cancellation& cancel) override;
   absl::StatusOr<std::unique_ptr<BlobWriter>> StartPut(
@@ -119,8 +155,11 @@ class HttpStore : public BlobStore {
   absl::StatusOr<std::vector<size_t>> Ask(std::string_view method,
                                           const std::vector<std::string>& keys,
                                           const std::vector<size_t>& indices,
-                                          std::vector<bool>& there,
+                                          KeyAnswers& there,
                                           const Cancellation& cancel);
+  // `doubt`, unless the server answers for a file that every cache has.
+  absl::Status UnlessTheServerIsWell(const absl::Status& doubt,
+                                     const Cancellation& cancel);
   static absl::StatusOr<Presence> PresenceFrom(
       const absl::StatusOr<HttpResponse>& response, const HttpRequest& request);
 
@@ -182,7 +221,7 @@ absl::StatusOr<HttpStore::Presence> HttpStore::PresenceFrom(
 
 absl::StatusOr<std::vector<size_t>> HttpStore::Ask(
     std::string_view method, const std::vector<std::string>& keys,
-    const std::vector<size_t>& indices, std::vector<bool>& there,
+    const std::vector<size_t>& indices, KeyAnswers& there,
     const Cancellation& cancel) {
   constexpr size_t kMaxGetBytes = 64 << 10;
   std::vector<HttpRequest> requests;
@@ -194,22 +233,43 @@ absl::StatusOr<std::vector<size_t>> HttpStore::Ask(
   const std::vector<absl::StatusOr<HttpResponse>> responses =
       client_.PerformAll(options_, requests, cancel);
   std::vector<size_t> refused;
+  bool answered = false;
+  absl::Status doubt;
   for (size_t i = 0; i < indices.size(); ++i) {
-    NIXQ_ASSIGN_OR_RETURN(const Presence presence,
-                          PresenceFrom(responses[i], requests[i]));
-    if (presence == Presence::kRefusesMethod) {
-      refused.push_back(indices[i]);
+    const absl::StatusOr<Presence> presence =
+        PresenceFrom(responses[i], requests[i]);
+    absl::StatusOr<bool>& answer = there[indices[i]];
+    if (presence.ok()) {
+      answered = true;
+      if (*presence == Presence::kRefusesMethod) refused.push_back(indices[i]);
+      answer = *presence == Presence::kThere;
+    } else if (IsPathsFault(presence.status())) {
+      answer = presence.status();
+    } else if (responses[i].ok() && MayBeTheKeysOwn(*responses[i])) {
+      doubt = presence.status();
+      answer = BlamePath(doubt);
+    } else {
+      return presence.status();
     }
-    there[indices[i]] = presence == Presence::kThere;
+  }
+  if (!doubt.ok() && !answered) {
+    NIXQ_RETURN_IF_ERROR(UnlessTheServerIsWell(doubt, cancel));
   }
   return refused;
 }
 
-absl::StatusOr<std::vector<bool>> HttpStore::Exist(
+absl::Status HttpStore::UnlessTheServerIsWell(const absl::Status& doubt,
+                                              const Cancellation& cancel) {
+  constexpr size_t kMaxBytes = 64 << 10;
+  const absl::Status well = Get("nix-cache-info", kMaxBytes, cancel).status();
+  return well.ok() ? well : doubt;
+}
+
+absl::StatusOr<KeyAnswers> HttpStore::Exist(
     const std::vector<std::string>& keys, const Cancellation& cancel) {
   // A wave bounds the memory for requests and answers.
   constexpr size_t kWave = 1024;
-  std::vector<bool> there(keys.size());
+  KeyAnswers there(keys.size(), false);
   for (size_t begin = 0; begin < keys.size(); begin += kWave) {
     std::vector<size_t> open;
     for (size_t i = begin; i < keys.size() && i < begin + kWave; ++i) {
@@ -234,7 +294,8 @@ absl::Status HttpStore::Put(const std::string& key,
   const absl::StatusOr<HttpResponse> response =
       client_.Perform(options_, request, cancel);
   if (!response.ok()) return BlameIfWrong(response.status());
-  return StatusOfPut(*response, PutOf(request.url, bytes.size()));
+  return StatusOfPut(*response, request.url, PutOf(request.url, bytes.size()),
+                     habits_);
 }
 
 absl::StatusOr<std::unique_ptr<BlobWriter>> HttpStore::StartPut(
@@ -249,8 +310,9 @@ absl::StatusOr<std::unique_ptr<BlobWriter>> HttpStore::StartPut(
   absl::StatusOr<std::unique_ptr<HttpUpload>> upload =
       client_.StartUpload(options_, request, size_bytes, cancel);
   if (!upload.ok()) return BlameIfWrong(upload.status());
-  return std::make_unique<HttpBlobWriter>(
-      *std::move(upload), PutOf(request.url, size_bytes), chunked, habits_);
+  return std::make_unique<HttpBlobWriter>(*std::move(upload), request.url,
+                                          PutOf(request.url, size_bytes),
+                                          chunked, habits_);
 }
 
 }  // namespace

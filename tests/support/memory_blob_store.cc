@@ -67,11 +67,11 @@ absl::StatusOr<std::string> MemoryBlobStore::Get(const std::string& key,
   return found->second;
 }
 
-absl::StatusOr<std::vector<bool>> MemoryBlobStore::Exist(
+absl::StatusOr<KeyAnswers> MemoryBlobStore::Exist(
     const std::vector<std::string>& keys, const Cancellation& cancel) {
   NIXQ_RETURN_IF_ERROR(cancel.Check());
   const std::lock_guard<std::mutex> lock(state_.mutex);
-  std::vector<bool> there;
+  KeyAnswers there;
   there.reserve(keys.size());
   for (const std::string& key : keys) {
     there.push_back(state_.blobs.count(key) > 0);

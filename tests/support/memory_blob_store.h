@@ -30,8 +30,8 @@ class MemoryBlobStore : public BlobStore {
 
   absl::StatusOr<std::string> Get(const std::string& key, size_t max_bytes,
                                   const Cancellation& cancel) override;
-  absl::StatusOr<std::vector<bool>> Exist(const std::vector<std::string>& keys,
-                                          const Cancellation& cancel) override;
+  absl::StatusOr<KeyAnswers> Exist(const std::vector<std::string>& keys,
+                                   const Cancellation& cancel) override;
   absl::Status Put(const std::string& key, std::string_view content_type,
                    std::string_view bytes, const Cancellation& cancel) override;
   absl::StatusOr<std::unique_ptr<BlobWriter>> StartPut(

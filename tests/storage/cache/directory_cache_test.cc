@@ -149,7 +149,9 @@ TEST_F(DirectoryStoreTest, KeysCannotLeaveTheDirectory) {
         std::string(".hidden"), std::string("x\0y", 3)}) {
     EXPECT_TRUE(absl::IsInvalidArgument(store->Put(key, "", "x", cancel_)));
     EXPECT_TRUE(absl::IsInvalidArgument(store->Get(key, 9, cancel_).status()));
-    EXPECT_TRUE(absl::IsInvalidArgument(store->Exist({key}, cancel_).status()));
+    const auto there = store->Exist({key}, cancel_);
+    ASSERT_TRUE(there.ok()) << there.status();
+    EXPECT_TRUE(absl::IsInvalidArgument(there->at(0).status()));
   }
   EXPECT_THAT(Names(directory_.path()), ElementsAre("cache"));
 }
@@ -159,7 +161,20 @@ TEST_F(DirectoryStoreTest, AnEmptyFileIsNotABlob) {
   ASSERT_TRUE(WriteFileAtomically(cache_ + "/x.narinfo", "", 0644).ok());
   const auto there = store->Exist({"x.narinfo"}, cancel_);
   ASSERT_TRUE(there.ok());
-  EXPECT_FALSE(there->at(0));
+  EXPECT_FALSE(there->at(0).value_or(true));
+}
+
+TEST_F(DirectoryStoreTest, OneFileThatCannotBeLookedAtIsItsOwnTrouble) {
+  const auto store = Open();
+  ASSERT_TRUE(store->Put("x", "", "x", cancel_).ok());
+  // As a bad block would, a loop gives an error and no answer.
+  std::filesystem::create_symlink("loop", cache_ + "/loop");
+  const auto there = store->Exist({"loop", "x", "y"}, cancel_);
+  ASSERT_TRUE(there.ok()) << there.status();
+  EXPECT_FALSE(there->at(0).ok());
+  EXPECT_TRUE(IsPathsFault(there->at(0).status()));
+  EXPECT_TRUE(there->at(1).value_or(false));
+  EXPECT_FALSE(there->at(2).value_or(true));
 }
 
 TEST_F(DirectoryStoreTest, ADirectoryThatIsAwayIsUnavailableNotEmpty) {

@@ -80,7 +80,7 @@ TEST_F(HttpStoreTest, EachAnswerToAPutHasItsCode) {
       {411, Code::kInvalidArgument, true},
       {413, Code::kInvalidArgument, true},
       {429, Code::kUnavailable, false},
-      {500, Code::kUnavailable, false},
+      {500, Code::kUnavailable, true},
       {501, Code::kUnimplemented, true},
       {503, Code::kUnavailable, false},
       {507, Code::kResourceExhausted, false},
@@ -112,7 +112,7 @@ TEST_F(HttpStoreTest, ForbiddenIsNotThereForExistOnly) {
   server_.ScriptAlways("GET /c/x", Fault::Answer(403));
   const auto there = store->Exist({"x"}, cancel_);
   ASSERT_TRUE(there.ok()) << there.status();
-  EXPECT_FALSE(there->at(0));
+  EXPECT_FALSE(there->at(0).value_or(true));
   EXPECT_TRUE(absl::IsPermissionDenied(store->Get("x", 10, cancel_).status()));
 }
 
@@ -128,6 +128,55 @@ TEST_F(HttpStoreTest, ExistFailsAsAWholeWhenTheServerIsIll) {
       absl::IsUnauthenticated(store->Exist({"a", "b"}, cancel_).status()));
 }
 
+TEST_F(HttpStoreTest, ABadAnswerForOneKeyIsThatKeysOwn) {
+  const auto store = Store();
+  server_.SetBlob("/c/a", "1");
+  Fault page = Fault::Answer(200, {"Content-Type: text/html"});
+  for (const Fault& fault : {Fault::Answer(500), Fault::Answer(400), page,
+                             Fault::Answer(302, {"Location: /c/b"})}) {
+    server_.ScriptAlways("HEAD /c/b", fault);
+    const auto there = store->Exist({"b", "a", "c"}, cancel_);
+    ASSERT_TRUE(there.ok()) << there.status();
+    EXPECT_FALSE(there->at(0).ok()) << fault.status;
+    EXPECT_TRUE(IsPathsFault(there->at(0).status())) << there->at(0).status();
+    EXPECT_TRUE(there->at(1).value_or(false));
+    EXPECT_FALSE(there->at(2).value_or(true));
+  }
+}
+
+// With nothing to compare with, a file that every cache has tells.
+TEST_F(HttpStoreTest, A500ForTheOnlyKeyIsTheServersUnlessItIsWell) {
+  const auto store = Store();
+  server_.ScriptAlways("HEAD /c/b", Fault::Answer(500));
+  server_.Script("GET /c/nix-cache-info", {Fault::Answer(500)});
+  auto there = store->Exist({"b"}, cancel_);
+  EXPECT_TRUE(absl::IsUnavailable(there.status())) << there.status();
+  EXPECT_FALSE(IsPathsFault(there.status()));
+  server_.SetBlob("/c/nix-cache-info", "StoreDir: /nix/store\n");
+  there = store->Exist({"b"}, cancel_);
+  ASSERT_TRUE(there.ok()) << there.status();
+  EXPECT_TRUE(absl::IsUnavailable(there->at(0).status()));
+  EXPECT_TRUE(IsPathsFault(there->at(0).status()));
+}
+
+TEST_F(HttpStoreTest, A500ToPutsOfOneKeyOnlyIsThatKeysOwn) {
+  const auto store = Store();
+  const auto put = [&](const std::string& key) {
+    return store->Put(key, "text/plain", "text", cancel_);
+  };
+  server_.ScriptAlways("PUT /c/bad", Fault::Answer(500));
+  EXPECT_TRUE(IsPathsFault(put("bad")));
+  EXPECT_TRUE(IsPathsFault(put("bad")));
+  ASSERT_TRUE(put("good").ok());
+  EXPECT_TRUE(IsPathsFault(put("bad")));
+  // Nothing arrives between two keys that fail: the server itself is ill.
+  server_.ScriptAlways("PUT /c/other", Fault::Answer(500));
+  EXPECT_FALSE(IsPathsFault(put("other")));
+  EXPECT_TRUE(absl::IsUnavailable(put("other")));
+  ASSERT_TRUE(put("good").ok());
+  EXPECT_TRUE(IsPathsFault(put("other")));
+}
+
 TEST_F(HttpStoreTest, WhoRefusesHeadIsAskedWithGet) {
   for (int status : {405, 501}) {
     BadHttpServer server;
@@ -137,7 +186,10 @@ TEST_F(HttpStoreTest, WhoRefusesHeadIsAskedWithGet) {
     const auto store = Store(server.url());
     auto there = store->Exist({"a", "b", "long"}, cancel_);
     ASSERT_TRUE(there.ok()) << there.status();
-    EXPECT_THAT(*there, ElementsAre(true, false, true));
+    ASSERT_EQ(there->size(), 3u);
+    EXPECT_TRUE(there->at(0).value_or(false));
+    EXPECT_FALSE(there->at(1).value_or(true));
+    EXPECT_TRUE(there->at(2).value_or(false));
     const size_t heads_then_gets = server.requests().size();
     EXPECT_EQ(heads_then_gets, 6u);
     // Remembered.
