@@ -1,18 +1,25 @@
 #include "queued/signer.h"
 
-#include <algorithm>
 #include <utility>
+#include <vector>
 
 #include "storage/base/status.h"
 
 namespace nixq {
 namespace {
 
-bool HasSignatureOf(const PathInfo& info, const std::string& key_name) {
-  return std::any_of(info.signatures.begin(), info.signatures.end(),
-                     [&](const std::string& signature) {
-                       return signature.starts_with(key_name + ":");
-                     });
+// Makes `signature` the only one of its key's name, and tells whether it is
+// new. What another of that name says, an older key's or one over other
+// contents, nobody believes who trusts this key: signatures are deterministic.
+bool Replace(PathInfo& info, const std::string& key_name,
+             const std::string& signature) {
+  bool is_new = true;
+  std::erase_if(info.signatures, [&](const std::string& found) {
+    if (found == signature) is_new = false;
+    return found.starts_with(key_name + ":");
+  });
+  info.signatures.push_back(signature);
+  return is_new;
 }
 
 }  // namespace
@@ -40,12 +47,12 @@ absl::Status Signer::Sign(const std::vector<PathInfo*>& infos) {
   for (PathInfo* info : infos) {
     std::vector<std::string> fresh;
     for (const SecretKey& key : keys_) {
-      if (!HasSignatureOf(*info, key.name())) {
-        fresh.push_back(key.Sign(Fingerprint(store_dir_, *info)));
+      std::string signature = key.Sign(Fingerprint(store_dir_, *info));
+      if (Replace(*info, key.name(), signature)) {
+        fresh.push_back(std::move(signature));
       }
     }
     if (fresh.empty()) continue;
-    info->signatures.insert(info->signatures.end(), fresh.begin(), fresh.end());
     added.emplace_back(info->path, std::move(fresh));
   }
   if (added.empty()) return absl::OkStatus();

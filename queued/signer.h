@@ -25,9 +25,10 @@ class Signer {
          Log& log);
 
   // Adds the missing signatures to each of `infos` and to the local store, so
-  // that whatever serves the store serves them signed. A store that refuses
-  // (Nix before 2.17 wants a trusted user) is a warning, said once: binary
-  // caches get the signatures all the same. Blocks on the store.
+  // that whatever serves the store serves them signed. Signatures of our keys'
+  // names that are not our keys' leave `infos`; the store keeps them. A store
+  // that refuses (Nix before 2.17 wants a trusted user) is a warning, said
+  // once: binary caches get the signatures all the same. Blocks on the store.
   // UNAVAILABLE and alike: the store cannot be asked now.
   absl::Status Sign(const std::vector<PathInfo*>& infos);
 
