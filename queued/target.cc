@@ -4,6 +4,7 @@
 #include <thread>
 #include <utility>
 
+#include "queued/seen_caches.h"
 #include "queued/sender_name.h"
 #include "storage/base/status.h"
 #include "storage/cache/directory_cache.h"
@@ -39,6 +40,11 @@ void KnownPaths::Add(const StorePath& path, absl::Time now) {
   std::lock_guard lock(mutex_);
   ForgetIfStale(now);
   paths_.insert(path);
+}
+
+void KnownPaths::Forget() {
+  std::lock_guard lock(mutex_);
+  paths_.clear();
 }
 
 Target::Target(int64_t id, TargetConfig config, const Config& daemon_config,
@@ -102,9 +108,14 @@ absl::StatusOr<std::unique_ptr<BlobStore>> Target::OpenBlobs(
 
 absl::Status Target::Prepare(const Cancellation& cancel) {
   std::lock_guard lock(mutex_);
-  if (prepared_) return absl::OkStatus();
-  absl::Status status = PrepareLocked(cancel);
-  prepared_ = status.ok();
+  absl::Status status;
+  if (!prepared_) {
+    status = PrepareLocked(cancel);
+    prepared_ = status.ok();
+  } else if (config_.kind == TargetKind::kDirectory) {
+    status = cache_->Prepare(/*create=*/false, cancel);
+    if (!status.ok()) known_.Forget();
+  }
   return Annotate(status, "target " + config_.name);
 }
 
@@ -135,6 +146,11 @@ absl::Status Target::PrepareLocked(const Cancellation& cancel) {
     ssh_.emplace(std::move(ssh));
     return absl::OkStatus();
   }
+  return MakeCache(store_dir, cancel);
+}
+
+absl::Status Target::MakeCache(const StoreDir& store_dir,
+                               const Cancellation& cancel) {
   std::string url = config_.url;
   const bool local = config_.kind == TargetKind::kLocal;
   if (local) url = url.substr(kLocalScheme.size());
@@ -145,9 +161,17 @@ absl::Status Target::PrepareLocked(const Cancellation& cancel) {
                              .priority = config_.priority,
                              .want_mass_query = config_.want_mass_query,
                              .threads = Cores()};
+  const std::string directory =
+      url.starts_with(kFileScheme) ? url.substr(kFileScheme.size()) : "";
+  if (!directory.empty()) {
+    NIXQ_RETURN_IF_ERROR(CheckCacheSeen(daemon_config_.state_dir, directory));
+  }
   NIXQ_ASSIGN_OR_RETURN(std::unique_ptr<BlobStore> blobs, OpenBlobs(url));
   auto cache = std::make_unique<BinaryCache>(options, std::move(blobs));
   NIXQ_RETURN_IF_ERROR(cache->Prepare(/*create=*/!local, cancel));
+  if (!directory.empty()) {
+    NoteCacheSeen(daemon_config_.state_dir, directory);
+  }
   std::vector<std::unique_ptr<BinaryCache>> upstreams;
   for (const std::string& upstream : config_.upstreams) {
     NIXQ_ASSIGN_OR_RETURN(

@@ -28,6 +28,7 @@ class KnownPaths {
  public:
   bool Contains(const StorePath& path, absl::Time now);
   void Add(const StorePath& path, absl::Time now);
+  void Forget();
 
  private:
   void ForgetIfStale(absl::Time now);
@@ -50,8 +51,9 @@ class Target {
   TargetLimits Limits() const;
 
   // Opens what is to be opened (the directory, the upstreams) and makes sure
-  // that there is a cache of our store directory. Blocks; does nothing once
-  // it has succeeded.
+  // that there is a cache of our store directory. Blocks. Once it has
+  // succeeded it only looks whether a directory is still there: UNAVAILABLE if
+  // not, and what was known to be there is forgotten.
   absl::Status Prepare(const Cancellation& cancel);
 
   // After Prepare, for everything but SSH.
@@ -66,6 +68,7 @@ class Target {
  private:
   absl::StatusOr<std::unique_ptr<BlobStore>> OpenBlobs(const std::string& url);
   absl::Status PrepareLocked(const Cancellation& cancel);
+  absl::Status MakeCache(const StoreDir& store_dir, const Cancellation& cancel);
   HttpOptions MakeHttpOptions(const std::string& url, bool credentials) const;
 
   const int64_t id_;

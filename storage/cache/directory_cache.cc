@@ -5,6 +5,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <cerrno>
 #include <condition_variable>
 #include <map>
@@ -22,6 +23,8 @@ namespace {
 
 constexpr std::string_view kTemporaryPrefix = ".nixq-";
 constexpr std::string_view kTemporarySuffix = ".tmp";
+// Every cache has this file: where it was and is no more, a mount is away.
+constexpr std::string_view kCacheInfo = "nix-cache-info";
 constexpr absl::Duration kTemporaryMaxAge = absl::Hours(24);
 
 struct CloseDirectory {
@@ -142,10 +145,15 @@ class DirectoryStore : public BlobStore {
   // Makes the folders between the cache's own directory and `folder`.
   absl::Status MakeFolders(const std::string& folder);
   absl::StatusOr<bool> Exists(const std::string& key) const;
-  // NOT_FOUND means something else when the whole directory is away.
+  // NOT_FOUND means something else when the whole directory is away, and an
+  // empty one is not the cache that it was.
   absl::Status CheckThere() const;
+  void NoteThere(const std::string& key) {
+    if (key == kCacheInfo) was_there_.store(true);
+  }
 
   const std::string directory_;
+  std::atomic<bool> was_there_{false};  // nix-cache-info
   Random& random_;
   DirectorySyncer syncer_;
 };
@@ -153,11 +161,12 @@ class DirectoryStore : public BlobStore {
 class FileWriter : public BlobWriter {
  public:
   FileWriter(DirectoryStore& store, DirectoryStore::Temporary temporary,
-             std::string path, std::optional<uint64_t> size_bytes,
+             std::string key, std::optional<uint64_t> size_bytes,
              const Cancellation& cancel)
       : store_(store),
         temporary_(std::move(temporary)),
-        path_(std::move(path)),
+        key_(std::move(key)),
+        path_(store.directory_ + "/" + key_),
         size_bytes_(size_bytes),
         cancel_(cancel) {}
   FileWriter(const FileWriter&) = delete;
@@ -180,6 +189,7 @@ class FileWriter : public BlobWriter {
           absl::StrFormat("write %s: %d bytes were promised, %d came", path_,
                           *size_bytes_, written_bytes_));
     }
+    if (key_ != kCacheInfo) NIXQ_RETURN_IF_ERROR(store_.CheckThere());
     NIXQ_RETURN_IF_ERROR(SyncFd(temporary_.fd.get(), temporary_.path));
     // NFS reports some failed writes only here.
     if (close(temporary_.fd.Release()) != 0 && errno != EINTR) {
@@ -193,12 +203,14 @@ class FileWriter : public BlobWriter {
                  : failed;
     }
     temporary_.path.clear();
+    store_.NoteThere(key_);
     return store_.syncer_.Sync(ParentOf(path_));
   }
 
  private:
   DirectoryStore& store_;
   DirectoryStore::Temporary temporary_;
+  const std::string key_;
   const std::string path_;
   const std::optional<uint64_t> size_bytes_;
   const Cancellation& cancel_;
@@ -207,11 +219,17 @@ class FileWriter : public BlobWriter {
 
 absl::Status DirectoryStore::CheckThere() const {
   struct stat info;
-  if (stat(directory_.c_str(), &info) == 0 && S_ISDIR(info.st_mode)) {
+  if (stat(directory_.c_str(), &info) != 0 || !S_ISDIR(info.st_mode)) {
+    return absl::UnavailableError(absl::StrFormat(
+        "the cache directory %s is not there; is it mounted?", directory_));
+  }
+  const std::string file = directory_ + "/" + std::string(kCacheInfo);
+  if (!was_there_.load() || stat(file.c_str(), &info) == 0) {
     return absl::OkStatus();
   }
   return absl::UnavailableError(absl::StrFormat(
-      "the cache directory %s is not there; is it mounted?", directory_));
+      "the cache directory %s has no nix-cache-info any more; is it mounted?",
+      directory_));
 }
 
 absl::StatusOr<std::string> DirectoryStore::Get(const std::string& key,
@@ -224,6 +242,7 @@ absl::StatusOr<std::string> DirectoryStore::Get(const std::string& key,
   if (absl::IsNotFound(bytes.status())) {
     NIXQ_RETURN_IF_ERROR(CheckThere());
   }
+  if (bytes.ok()) NoteThere(key);
   return bytes;
 }
 
@@ -304,10 +323,11 @@ absl::StatusOr<std::unique_ptr<BlobWriter>> DirectoryStore::StartPut(
     std::optional<uint64_t> size_bytes, const Cancellation& cancel) {
   NIXQ_RETURN_IF_ERROR(cancel.Check());
   NIXQ_RETURN_IF_ERROR(CheckKey(key));
-  std::string path = directory_ + "/" + key;
-  NIXQ_ASSIGN_OR_RETURN(Temporary temporary, CreateTemporary(ParentOf(path)));
-  return std::make_unique<FileWriter>(*this, std::move(temporary),
-                                      std::move(path), size_bytes, cancel);
+  if (key != kCacheInfo) NIXQ_RETURN_IF_ERROR(CheckThere());
+  NIXQ_ASSIGN_OR_RETURN(Temporary temporary,
+                        CreateTemporary(ParentOf(directory_ + "/" + key)));
+  return std::make_unique<FileWriter>(*this, std::move(temporary), key,
+                                      size_bytes, cancel);
 }
 
 absl::Status DirectoryStore::Put(const std::string& key,

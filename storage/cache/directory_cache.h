@@ -16,6 +16,8 @@ namespace nixq {
 // see it whole or not at all. Temporary files that are older than a day are
 // removed at Open. Modes 0644 and 0755 under the umask. The directory is
 // created if its parent exists.
+// Once nix-cache-info has been read or written, a directory without it is not
+// the cache: everything is UNAVAILABLE and nothing is written.
 // NOT_FOUND: no such parent. PERMISSION_DENIED. FAILED_PRECONDITION: it is no
 // directory.
 absl::StatusOr<std::unique_ptr<BlobStore>> OpenDirectoryStore(

@@ -177,6 +177,30 @@ TEST_F(DirectoryStoreTest, OneFileThatCannotBeLookedAtIsItsOwnTrouble) {
   EXPECT_FALSE(there->at(2).value_or(true));
 }
 
+// What is left of a mount that went away.
+TEST_F(DirectoryStoreTest, AnEmptyDirectoryInThePlaceOfACacheStaysEmpty) {
+  const auto store = Open();
+  ASSERT_TRUE(store->Put("nix-cache-info", "", "x", cancel_).ok());
+  ASSERT_TRUE(store->Put("x", "", "x", cancel_).ok());
+  auto late = store->StartPut("late", "", std::nullopt, cancel_);
+  ASSERT_TRUE(late.ok()) << late.status();
+  std::filesystem::rename(cache_, cache_ + ".mount");
+  std::filesystem::create_directory(cache_);
+  for (const absl::Status& status :
+       {store->Put("y", "", "y", cancel_),
+        store->Put("nar/y", "", "y", cancel_), (*late)->Commit(),
+        store->Exist({"x"}, cancel_).status(),
+        store->Get("x", 9, cancel_).status()}) {
+    EXPECT_TRUE(absl::IsUnavailable(status)) << status;
+    EXPECT_FALSE(IsPathsFault(status));
+    EXPECT_THAT(std::string(status.message()), HasSubstr("mounted"));
+  }
+  EXPECT_THAT(Names(cache_), ElementsAre());
+  std::filesystem::remove(cache_);
+  std::filesystem::rename(cache_ + ".mount", cache_);
+  EXPECT_TRUE(store->Put("y", "", "y", cancel_).ok());
+}
+
 TEST_F(DirectoryStoreTest, ADirectoryThatIsAwayIsUnavailableNotEmpty) {
   const auto store = Open();
   ASSERT_TRUE(store->Put("x", "", "x", cancel_).ok());
