@@ -101,7 +101,8 @@ HttpOptions Target::MakeHttpOptions(const std::string& url,
 absl::StatusOr<std::unique_ptr<BlobStore>> Target::OpenBlobs(
     const std::string& url) {
   if (url.starts_with(kFileScheme)) {
-    return OpenDirectoryStore(url.substr(kFileScheme.size()), random_);
+    return OpenDirectoryStore(url.substr(kFileScheme.size()), random_,
+                              LoadSenderName(daemon_config_.state_dir));
   }
   return MakeHttpStore(url, MakeHttpOptions(url, /*credentials=*/true), http_);
 }

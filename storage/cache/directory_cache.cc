@@ -2,6 +2,7 @@
 
 #include <dirent.h>
 #include <fcntl.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -25,6 +26,7 @@ constexpr std::string_view kTemporaryPrefix = ".nixq-";
 constexpr std::string_view kTemporarySuffix = ".tmp";
 // Every cache has this file: where it was and is no more, a mount is away.
 constexpr std::string_view kCacheInfo = "nix-cache-info";
+constexpr size_t kTemporaryPartDigits = 14;
 constexpr absl::Duration kTemporaryMaxAge = absl::Hours(24);
 
 struct CloseDirectory {
@@ -57,9 +59,32 @@ absl::Status CheckKey(const std::string& key) {
       absl::StrFormat("not a cache key: \"%s\"", Printable(key, 200))));
 }
 
-// Removes what crashed writers left. Another machine may do the same at the
-// same time; whatever cannot be removed stays.
-void RemoveOldTemporaries(const std::string& directory) {
+std::string TemporaryPrefix(const std::string& owner) {
+  return std::string(kTemporaryPrefix) + (owner.empty() ? "" : owner + "-");
+}
+
+// The name of a temporary file as CreateTemporary makes them for `owner`.
+bool IsTemporaryOf(const std::string& owner, std::string_view name) {
+  const std::string prefix = TemporaryPrefix(owner);
+  return !owner.empty() && name.starts_with(prefix) &&
+         name.size() ==
+             prefix.size() + 2 * kTemporaryPartDigits + kTemporarySuffix.size();
+}
+
+// Writers hold a lock on their file as long as they live. Only asked about
+// files of this machine, so that it matters not whether a file system shared
+// with others tells them of locks; one without any makes all look alive.
+bool IsAbandoned(int directory, const char* name) {
+  const UniqueFd fd(
+      openat(directory, name, O_RDWR | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC));
+  return fd.valid() && flock(fd.get(), LOCK_EX | LOCK_NB) == 0;
+}
+
+// Removes what crashed writers left: those of `owner` at once, others' when
+// they are old. Another machine may do the same at the same time; whatever
+// cannot be removed stays.
+void RemoveAbandonedTemporaries(const std::string& directory,
+                                const std::string& owner) {
   const std::unique_ptr<DIR, CloseDirectory> entries(
       opendir(directory.c_str()));
   if (entries == nullptr) return;
@@ -72,8 +97,12 @@ void RemoveOldTemporaries(const std::string& directory) {
     }
     struct stat info;
     const int fd = dirfd(entries.get());
-    if (fstatat(fd, entry->d_name, &info, AT_SYMLINK_NOFOLLOW) == 0 &&
-        S_ISREG(info.st_mode) && absl::FromTimeT(info.st_mtime) < limit) {
+    if (fstatat(fd, entry->d_name, &info, AT_SYMLINK_NOFOLLOW) != 0 ||
+        !S_ISREG(info.st_mode)) {
+      continue;
+    }
+    if (absl::FromTimeT(info.st_mtime) < limit ||
+        (IsTemporaryOf(owner, name) && IsAbandoned(fd, entry->d_name))) {
       unlinkat(fd, entry->d_name, 0);
     }
   }
@@ -119,8 +148,10 @@ class DirectorySyncer {
 
 class DirectoryStore : public BlobStore {
  public:
-  DirectoryStore(std::string directory, Random& random)
-      : directory_(std::move(directory)), random_(random) {}
+  DirectoryStore(std::string directory, std::string owner, Random& random)
+      : directory_(std::move(directory)),
+        owner_(std::move(owner)),
+        random_(random) {}
 
   absl::StatusOr<std::string> Get(const std::string& key, size_t max_bytes,
                                   const Cancellation& cancel) override;
@@ -153,6 +184,7 @@ class DirectoryStore : public BlobStore {
   }
 
   const std::string directory_;
+  const std::string owner_;
   std::atomic<bool> was_there_{false};  // nix-cache-info
   Random& random_;
   DirectorySyncer syncer_;
@@ -302,12 +334,16 @@ absl::StatusOr<DirectoryStore::Temporary> DirectoryStore::CreateTemporary(
     const auto part = [this] {
       return static_cast<uint64_t>(random_.NextUnit() * 0x1.0p53);
     };
-    std::string path = absl::StrFormat("%s/%s%014x%014x%s", folder,
-                                       std::string(kTemporaryPrefix), part(),
-                                       part(), std::string(kTemporarySuffix));
+    std::string path =
+        absl::StrFormat("%s/%s%014x%014x%s", folder, TemporaryPrefix(owner_),
+                        part(), part(), std::string(kTemporarySuffix));
     UniqueFd fd(
         open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644));
-    if (fd.valid()) return Temporary{std::move(fd), std::move(path)};
+    if (fd.valid()) {
+      // For IsAbandoned; where there are no locks, age has to do.
+      static_cast<void>(flock(fd.get(), LOCK_EX | LOCK_NB));
+      return Temporary{std::move(fd), std::move(path)};
+    }
     err = errno;
     if (err == ENOENT) {
       NIXQ_RETURN_IF_ERROR(MakeFolders(folder));
@@ -343,7 +379,7 @@ absl::Status DirectoryStore::Put(const std::string& key,
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<BlobStore>> OpenDirectoryStore(
-    const std::string& directory, Random& random) {
+    const std::string& directory, Random& random, const std::string& owner) {
   std::string path = directory;
   while (path.size() > 1 && path.back() == '/') path.pop_back();
   if (path.empty() || path.front() != '/') {
@@ -371,9 +407,9 @@ absl::StatusOr<std::unique_ptr<BlobStore>> OpenDirectoryStore(
   if (access(path.c_str(), W_OK | X_OK) != 0) {
     return FileError(errno, absl::StrFormat("write to %s", path));
   }
-  RemoveOldTemporaries(path);
-  RemoveOldTemporaries(path + "/nar");
-  return std::make_unique<DirectoryStore>(std::move(path), random);
+  RemoveAbandonedTemporaries(path, owner);
+  RemoveAbandonedTemporaries(path + "/nar", owner);
+  return std::make_unique<DirectoryStore>(std::move(path), owner, random);
 }
 
 }  // namespace nixq

@@ -8,6 +8,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <filesystem>
 #include <thread>
@@ -20,6 +21,7 @@
 namespace nixq {
 namespace {
 
+using ::testing::Contains;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::UnorderedElementsAre;
@@ -110,6 +112,39 @@ TEST_F(DirectoryStoreTest, OldTemporariesGoAtOpenAndNothingElse) {
     EXPECT_THAT(names, UnorderedElementsAre(".nixq-4567.tmp", ".nixq-8",
                                             ".other.tmp", "x"));
   }
+}
+
+TEST_F(DirectoryStoreTest, OwnTemporariesGoAtOnceUnlessSomebodyWritesThem) {
+  const auto open = [&](const std::string& owner) {
+    auto opened = OpenDirectoryStore(cache_, SystemRandom(), owner);
+    EXPECT_TRUE(opened.ok()) << opened.status();
+    return *std::move(opened);
+  };
+  const auto ours = open("laptop-1");
+  const auto others = open("laptop-1-b");
+  auto writer = ours->StartPut("nar/x", "", std::nullopt, cancel_);
+  ASSERT_TRUE(writer.ok()) << writer.status();
+  auto stranger = others->StartPut("nar/y", "", std::nullopt, cancel_);
+  ASSERT_TRUE(stranger.ok()) << stranger.status();
+  const std::vector<std::string> living = Names(cache_ + "/nar");
+  ASSERT_EQ(living.size(), 2u);
+  // What a writer that was killed leaves: the same names, and no lock.
+  for (const std::string& name : living) {
+    std::string left = cache_ + "/nar/" + name;
+    left[left.size() - 5] = left[left.size() - 5] == '0' ? '1' : '0';
+    ASSERT_TRUE(WriteFileAtomically(left, "half", 0644).ok());
+  }
+  open("laptop-1");
+  std::vector<std::string> names = Names(cache_ + "/nar");
+  EXPECT_EQ(names.size(), 3u);
+  for (const std::string& name : living) EXPECT_THAT(names, Contains(name));
+  EXPECT_EQ(std::count_if(names.begin(), names.end(),
+                          [](const std::string& name) {
+                            return name.starts_with(".nixq-laptop-1-b-");
+                          }),
+            2);
+  EXPECT_TRUE((*writer)->Append("x").ok());
+  EXPECT_TRUE((*writer)->Commit().ok());
 }
 
 TEST_F(DirectoryStoreTest, TwoWritersWhoDrawTheSameNamesDoNotMeet) {
