@@ -6,6 +6,8 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <memory>
+#include <optional>
 #include <utility>
 
 #include "absl/strings/str_format.h"
@@ -18,11 +20,64 @@ namespace {
 // look there, and a person who runs queuectl does not have the variable.
 constexpr char kServiceCredentials[] = "/run/credentials/nix-queued.service";
 
+// As many as Linux follows.
+constexpr int kMostLinks = 40;
+
 void KnowCredentials(Surroundings& surroundings) {
   if (access(kServiceCredentials, F_OK) == 0) {
     surroundings.variables.emplace("CREDENTIALS_DIRECTORY",
                                    kServiceCredentials);
   }
+}
+
+// The contents of a symlink; nullopt for what is none, or is not there.
+std::optional<std::string> ReadLink(const std::string& file) {
+  std::string target(PATH_MAX, '\0');
+  const ssize_t size = readlink(file.c_str(), target.data(), target.size());
+  if (size <= 0) return std::nullopt;
+  target.resize(static_cast<size_t>(size));
+  return target;
+}
+
+// The first store path on the way of `argument` through its symlinks. One link
+// is followed at a time, since an output may itself be a link to another one.
+// NOT_FOUND: the way does not lead into the store. INVALID_ARGUMENT: it does
+// not end.
+absl::StatusOr<StorePath> FollowToStore(const StoreDir& store_dir,
+                                        const std::string& argument) {
+  std::unique_ptr<char, decltype(&free)> here(realpath(".", nullptr), &free);
+  std::string behind;  // without symlinks; "" is the root
+  if (here != nullptr && !argument.starts_with('/')) behind = here.get();
+  if (behind == "/") behind.clear();
+  std::string ahead = argument;
+  int links = 0;
+  while (true) {
+    ahead.erase(0, std::min(ahead.find_first_not_of('/'), ahead.size()));
+    absl::StatusOr<StorePath> found =
+        store_dir.PathContaining(behind + "/" + ahead);
+    if (found.ok()) return found;
+    if (ahead.empty()) break;
+    const std::string name = ahead.substr(0, ahead.find('/'));
+    ahead.erase(0, name.size());
+    if (name == ".") continue;
+    if (name == "..") {
+      behind.erase(std::min(behind.rfind('/'), behind.size()));
+      continue;
+    }
+    std::optional<std::string> target = ReadLink(behind + "/" + name);
+    if (!target.has_value()) {
+      behind += "/" + name;
+      continue;
+    }
+    if (++links > kMostLinks) {
+      return absl::InvalidArgumentError(
+          absl::StrFormat("%s: more than %d symlinks, or a loop of them",
+                          argument, kMostLinks));
+    }
+    if (target->starts_with('/')) behind.clear();
+    ahead = *target + ahead;
+  }
+  return absl::NotFoundError(argument + ": not in the store");
 }
 
 }  // namespace
@@ -68,12 +123,9 @@ absl::StatusOr<std::string> Context::Resolve(
     path = StorePath::FromBaseName(argument);
     if (path.ok()) return store_dir_.Print(*path);
   }
-  std::unique_ptr<char, decltype(&free)> real(
-      realpath(argument.c_str(), nullptr), &free);
-  if (real != nullptr) {
-    path = store_dir_.PathContaining(real.get());
-    if (path.ok()) return store_dir_.Print(*path);
-  }
+  path = FollowToStore(store_dir_, argument);
+  if (path.ok()) return store_dir_.Print(*path);
+  if (!absl::IsNotFound(path.status())) return path.status();
   return absl::InvalidArgumentError(absl::StrFormat(
       "%s: neither a store path nor a link to one (the store is %s)", argument,
       store_dir_.path()));

@@ -46,7 +46,8 @@ class Context {
   }
 
   // The full store path that a person means: a store path or something below
-  // it, a symlink to one (./result), or a base name.
+  // it, a symlink to one (./result; the first store path that the links lead
+  // to), or a base name.
   absl::StatusOr<std::string> Resolve(const std::string& argument) const;
   absl::StatusOr<std::vector<std::string>> ResolveAll(
       const std::vector<std::string>& arguments) const;
@@ -62,8 +63,7 @@ class Context {
   absl::Time now_;
 };
 
-// Prints the one line that an error is, and gives the exit code: 3 if the
-// daemon is what is missing, else 1.
+// Prints the one line that an error is, and gives the exit code 1.
 int Complain(const absl::Status& status);
 
 // "12 s", "3 min", "5 h", "12 d".
