@@ -59,7 +59,7 @@ void AddReaders(CLI::App& app, Arguments& a, Run& run) {
   AddCommand(app, a, "status", "Targets, counts, and what is being sent")
       ->callback([&] { run = RunStatus; });
 
-  CLI::App* list = AddCommand(app, a, "list", "Jobs, oldest first");
+  CLI::App* list = AddCommand(app, a, "list", "Jobs, those open oldest first");
   list->add_option("--state", a.list.state, "Only those in this state")
       ->check(CLI::IsMember({"queued", "sending", "done", "parked"}));
   list->add_option("--target", a.list.target, "Only those for this target");

@@ -66,18 +66,23 @@ std::string_view JobsOfState(JobState state) {
   "(SELECT id FROM targets WHERE name = ?1)) ORDER BY " order                \
   " LIMIT ?3) f "                                                            \
   "CROSS JOIN jobs j ON j.id = f.id CROSS JOIN paths p ON p.id = j.path_id " \
-  "CROSS JOIN targets t ON t.id = j.target_id ORDER BY j." order
+  "CROSS JOIN targets t ON t.id = j.target_id ORDER BY " order
+#define NIXQ_OLDEST_FIRST "j.queued_unix_ms, j.id"
   switch (state) {
     case JobState::kQueued:
-      return NIXQ_JOBS_WHERE("jobs_queued", "state = 'queued'", "id");
+      return NIXQ_JOBS_WHERE("jobs_queued", "state = 'queued'",
+                             NIXQ_OLDEST_FIRST);
     case JobState::kSending:
-      return NIXQ_JOBS_WHERE("jobs_sending", "state = 'sending'", "id");
+      return NIXQ_JOBS_WHERE("jobs_sending", "state = 'sending'",
+                             NIXQ_OLDEST_FIRST);
     case JobState::kParked:
-      return NIXQ_JOBS_WHERE("jobs_parked", "state = 'parked'", "id");
+      return NIXQ_JOBS_WHERE("jobs_parked", "state = 'parked'",
+                             NIXQ_OLDEST_FIRST);
     case JobState::kDone:
       return NIXQ_JOBS_WHERE("jobs_history", "state = 'done'",
-                             "changed_unix_ms DESC");
+                             "j.changed_unix_ms DESC");
   }
+#undef NIXQ_OLDEST_FIRST
 #undef NIXQ_JOBS_WHERE
   return "";
 }
@@ -196,7 +201,7 @@ absl::StatusOr<std::vector<JobRow>> Report::Impl::Jobs(
   absl::Time queued_before = filter.older_than
                                  ? clock_.Now() - *filter.older_than
                                  : absl::InfiniteFuture();
-  // What is open first, as a person reads: oldest first; then history.
+  // As a person reads: what happens now, what will, what is stuck, history.
   std::vector<JobRow> jobs;
   for (JobState state : {JobState::kSending, JobState::kQueued,
                          JobState::kParked, JobState::kDone}) {

@@ -85,8 +85,9 @@ class Report {
   ~Report();
 
   absl::StatusOr<QueueSummary> Summary();
-  // In one view of the queue: a job that changes its state meanwhile is
-  // neither missed nor there twice.
+  // What is being sent, queued, parked: each oldest first, by when it was
+  // last queued; then what is done, newest first. In one view of the queue: a
+  // job that changes its state meanwhile is neither missed nor there twice.
   absl::StatusOr<std::vector<JobRow>> Jobs(const JobFilter& filter);
   // By full path, base name or a unique prefix of the base name. NOT_FOUND;
   // INVALID_ARGUMENT when several match.

@@ -18,7 +18,7 @@ set -l none "not __fish_seen_subcommand_from $commands"
 complete -c queuectl -n $none -l version -d 'Print the version'
 complete -c queuectl -n $none -a status \
     -d 'Targets, counts, and what is being sent'
-complete -c queuectl -n $none -a list -d 'Jobs, oldest first'
+complete -c queuectl -n $none -a list -d 'Jobs, those open oldest first'
 complete -c queuectl -n $none -a show -d 'Everything about a path'
 complete -c queuectl -n $none -a add \
     -d 'Enqueue paths that were not built just now'

@@ -93,6 +93,19 @@ TEST_F(People, QueueIsOldestFirst) {
   EXPECT_THAT(Sql("SELECT name FROM queue"), Not(StartsWith("just-built\n")));
 }
 
+// By the number of days, not by its text.
+TEST_F(People, QueueIsOldestFirstWhateverTheAge) {
+  Execute("DELETE FROM inbox; DELETE FROM derivations; DELETE FROM jobs");
+  for (int days : {9, 100, 10}) {
+    Execute(absl::StrFormat(
+        "INSERT INTO inbox (kind, path, created_unix_ms) VALUES ('output', "
+        "'%s', (strftime('%%s', 'now') - %d * 86400) * 1000)",
+        StorePathOf(absl::StrFormat("days-%d", days)), days));
+  }
+  EXPECT_EQ(Sql("SELECT substr(age, 1, instr(age, 'd')) FROM queue"),
+            "100d\n10d\n9d\n");
+}
+
 TEST_F(People, Parked) {
   EXPECT_EQ(Sql("SELECT * FROM parked"),
             "lib-1|nas|1|data_loss|hash mismatch||2026-11-21 03:12:05|" +
@@ -120,6 +133,11 @@ TEST_F(People, Roots) {
             "hello-2.12|hold|1|2026-11-21 03:12:05\n"
             "app-1|hold|1|2026-11-21 03:12:05\n"
             "sent-1|pin|0|2026-11-21 03:12:05\n");
+  // Built again.
+  Execute(
+      "UPDATE paths SET queued_unix_ms = queued_unix_ms + 1 "
+      "WHERE name = 'hello-2.12'");
+  EXPECT_EQ(Sql("SELECT name FROM roots"), "app-1\nsent-1\nhello-2.12\n");
 }
 
 // Each one-liner of the README works as it stands and has something to say.

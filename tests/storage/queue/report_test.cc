@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "storage/base/io.h"
+#include "storage/queue/migrations.h"
 #include "storage/queue/spool.h"
 #include "tests/storage/queue/queue_fixture.h"
 
@@ -81,7 +82,7 @@ TEST_F(ReportTest, SummaryCountsEverything) {
   EXPECT_EQ(summary.holds, 4);
   EXPECT_EQ(summary.pins, 1);
   EXPECT_GT(summary.file_bytes, 8192u);
-  EXPECT_EQ(summary.schema_version, 3);
+  EXPECT_EQ(summary.schema_version, NewestSchemaVersion());
   ASSERT_THAT(summary.targets, SizeIs(2));
   const TargetSummary& nas = summary.targets[0];
   EXPECT_EQ(nas.target.name, "nas");
@@ -133,6 +134,33 @@ TEST_F(ReportTest, JobsAreFiltered) {
   JobFilter nobody;
   nobody.target = "nosuch";
   EXPECT_THAT(Names(nobody), IsEmpty());
+}
+
+// A path that is built again keeps its id, and is not the oldest any more.
+TEST_F(ReportTest, OpenJobsAreOldestFirst) {
+  Accept({"x", "y", "z"});
+  int days = 9;
+  for (const char* name : {"x", "y", "z"}) {
+    Execute(
+        absl::StrFormat("UPDATE jobs SET queued_unix_ms = %d WHERE path_id = "
+                        "(SELECT id FROM paths WHERE path = '%s')",
+                        absl::ToUnixMillis(start_ - days * absl::Hours(24)),
+                        StorePathOf(name)));
+    days = days == 9 ? 100 : 10;
+  }
+  JobFilter old;
+  old.target = "nas";
+  old.older_than = absl::Hours(24);
+  for (JobState state :
+       {JobState::kQueued, JobState::kParked, JobState::kSending}) {
+    Execute(
+        absl::StrFormat("UPDATE jobs SET state = '%s' WHERE "
+                        "queued_unix_ms < %d",
+                        std::string(Name(state)),
+                        absl::ToUnixMillis(start_ - absl::Hours(24))));
+    EXPECT_THAT(Names(old), ElementsAre("y@nas", "z@nas", "x@nas"))
+        << Name(state);
+  }
 }
 
 TEST_F(ReportTest, HistoryIsNewestFirst) {
