@@ -22,13 +22,14 @@ struct ListArguments {
 };
 int RunList(const Context& context, const ListArguments& arguments);
 int RunShow(const Context& context, const std::string& path);
+int RunVersion(const Context& context);
 
+// --- Waiting (wait_command.cc) ----------------------------------------------
 struct WaitArguments {
   std::vector<std::string> paths;  // empty: everything
   absl::Duration timeout = absl::InfiniteDuration();
 };
 int RunWait(const Context& context, const WaitArguments& arguments);
-int RunVersion(const Context& context);
 
 // --- Changing (write_commands.cc) -------------------------------------------
 struct AddArguments {

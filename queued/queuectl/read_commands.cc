@@ -1,15 +1,11 @@
-#include <unistd.h>
-
 #include <algorithm>
 #include <cstdio>
 #include <nlohmann/json.hpp>
 #include <utility>
 
 #include "absl/strings/str_format.h"
-#include "absl/time/clock.h"
 #include "queued/queuectl/commands.h"
 #include "queued/status_socket.h"
-#include "storage/base/clock.h"
 #include "storage/base/status.h"
 #include "storage/base/text.h"
 #include "storage/nix/gc_roots.h"
@@ -20,10 +16,6 @@ namespace {
 using nlohmann::json;
 
 constexpr absl::Duration kDaemonLimit = absl::Seconds(2);
-constexpr absl::Duration kFirstLook = absl::Milliseconds(50);
-constexpr absl::Duration kSlowestLook = absl::Seconds(1);
-// A daemon that is being started gets this long to answer.
-constexpr absl::Duration kDaemonGrace = absl::Seconds(3);
 
 void Print(const json& document) {
   printf("%s\n",
@@ -344,57 +336,6 @@ int RunShow(const Context& context, const std::string& argument) {
     printf("    next: %s\n", NextStep(job, targets, context.now()).c_str());
   }
   return kExitOk;
-}
-
-int RunWait(const Context& context, const WaitArguments& arguments) {
-  absl::StatusOr<std::vector<std::string>> paths =
-      context.ResolveAll(arguments.paths);
-  if (!paths.ok()) return Complain(paths.status());
-  absl::StatusOr<Report> report = context.OpenReport();
-  if (!report.ok()) return Complain(report.status());
-  WakeDaemon(context.config().state_dir);
-  const absl::Time start = SystemClock().Now();
-  absl::Time daemon_seen = start;
-  absl::Duration look = kFirstLook;
-  const bool terminal = isatty(STDERR_FILENO) == 1;
-  while (true) {
-    absl::StatusOr<Report::Outstanding> left = report->Count(*paths);
-    if (!left.ok()) return Complain(left.status());
-    const absl::Time now = SystemClock().Now();
-    if (terminal) {
-      fprintf(stderr, "\r\033[K%d to go", static_cast<int>(left->open));
-      if (left->open == 0) fprintf(stderr, "\r\033[K");
-    }
-    if (left->open == 0) {
-      if (context.json()) {
-        Print({{"open", 0}, {"parked", left->parked}});
-      }
-      if (left->parked == 0) return kExitOk;
-      fprintf(stderr,
-              "queuectl: %d parked; `queuectl list --state parked` says why\n",
-              static_cast<int>(left->parked));
-      return kExitFailed;
-    }
-    if (now - start >= arguments.timeout) {
-      if (context.json()) {
-        Print({{"open", left->open}, {"parked", left->parked}});
-      }
-      fprintf(stderr, "queuectl: %d still open after %s\n",
-              static_cast<int>(left->open),
-              HumanDuration(arguments.timeout).c_str());
-      return kExitFailed;
-    }
-    if (ReadLiveStatus(context.config().state_dir, kDaemonLimit).ok()) {
-      daemon_seen = now;
-    } else if (now - daemon_seen > kDaemonGrace) {
-      fprintf(stderr,
-              "queuectl: queued is not running, and %d jobs wait for it\n",
-              static_cast<int>(left->open));
-      return kExitNoDaemon;
-    }
-    absl::SleepFor(std::min(look, start + arguments.timeout - now));
-    look = std::min(look * 1.5, kSlowestLook);
-  }
 }
 
 int RunVersion(const Context& context) {

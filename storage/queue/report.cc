@@ -25,11 +25,6 @@ uint64_t FileBytes(const std::string& file) {
   return stat(file.c_str(), &info) == 0 ? info.st_size : 0;
 }
 
-absl::StatusOr<int64_t> CountOf(Database& database, std::string_view sql) {
-  NIXQ_ASSIGN_OR_RETURN(std::optional<int64_t> count, database.QueryInt(sql));
-  return count.value_or(0);
-}
-
 // What can be said about a failure to open, for a person.
 absl::Status Explain(const absl::Status& status, const std::string& file) {
   struct stat info;
@@ -60,7 +55,7 @@ absl::Status Explain(const absl::Status& status, const std::string& file) {
 // ids are found along that index first, so that only what is shown is read.
 std::string_view JobsOfState(JobState state) {
 #define NIXQ_JOBS_WHERE(index, condition, order)                             \
-  "SELECT " NIXQ_JOB_COLUMNS "FROM (SELECT id FROM jobs INDEXED BY " index   \
+  "SELECT " NIXQ_JOB_COLUMNS "FROM (SELECT id FROM jobs j INDEXED BY " index \
   " WHERE " condition                                                        \
   " AND queued_unix_ms <= ?2 AND (?1 IS NULL OR target_id = "                \
   "(SELECT id FROM targets WHERE name = ?1)) ORDER BY " order                \

@@ -92,11 +92,21 @@ class Report {
   // By full path, base name or a unique prefix of the base name. NOT_FOUND;
   // INVALID_ARGUMENT when several match.
   absl::StatusOr<PathReport> Path(const std::string& path);
-  // Open (queued, sending, inbox, spool, derivation) and parked work among
-  // `paths` (all if empty): what `queuectl wait` watches.
+  // What `queuectl wait` watches: what is left to do for `paths` (all if
+  // empty), and which of them will not arrive.
   struct Outstanding {
+    // Jobs that are queued or being sent, and entries of inbox, spool and
+    // derivations. A path without jobs counts as one while there are
+    // derivations whose outputs are not known yet: it may be one of them.
     int64_t open = 0;
     int64_t parked = 0;
+    struct Failure {
+      std::string path;
+      std::string why;  // and what to do
+    };
+    // Of `paths`: those that nothing is left to do for and that are not at
+    // every target (gone from the store, without jobs, never heard of).
+    std::vector<Failure> failed;
   };
   absl::StatusOr<Outstanding> Count(const std::vector<std::string>& paths);
   // SQLite's own integrity check; DATA_LOSS with its first complaint.

@@ -1,7 +1,9 @@
 // What the sources of Report share. Private to this folder.
 #pragma once
 
+#include <cstdint>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -23,6 +25,9 @@ namespace nixq {
 // The rows of a statement that selects these columns.
 absl::StatusOr<std::vector<JobRow>> ReadJobs(Statement& statement);
 
+// The number that a statement selects.
+absl::StatusOr<int64_t> CountOf(Database& database, std::string_view sql);
+
 class Report::Impl {
  public:
   Impl(Database database, Clock& clock, std::string state_dir)
@@ -40,6 +45,9 @@ class Report::Impl {
   absl::Status FillTarget(TargetSummary* summary, int64_t now_ms);
   absl::Status FillDone(TargetSummary* summary, int64_t now_ms);
   absl::StatusOr<Outstanding> CountAll();
+  // Adds one path to `outstanding`; `awaited` entries of the spool have it.
+  absl::Status CountOne(const std::string& path, int64_t awaited,
+                        bool may_be_derived, Outstanding* outstanding);
   // The full path that a person means: itself, or the only one whose base
   // name begins so.
   absl::StatusOr<std::string> FullPath(const std::string& path);

@@ -1,8 +1,10 @@
 // What people ask about single paths.
 
 #include <cstdint>
+#include <optional>
 #include <set>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -40,7 +42,23 @@ JobRow ReadJob(const Statement& row) {
   return job;
 }
 
+// Why nothing will be done for a path, for who waits for it.
+std::string WhyWithoutJobs(const std::string& path, bool known) {
+  if (path.ends_with(".drv")) {
+    return "a derivation itself is never sent; wait for its outputs";
+  }
+  return known ? "it has no jobs: they were forgotten, or are older than "
+                 "history-keep, or there was no target; `queuectl add` queues "
+                 "it again"
+               : "the queue has never heard of it; `queuectl add` queues it";
+}
+
 }  // namespace
+
+absl::StatusOr<int64_t> CountOf(Database& database, std::string_view sql) {
+  NIXQ_ASSIGN_OR_RETURN(std::optional<int64_t> count, database.QueryInt(sql));
+  return count.value_or(0);
+}
 
 absl::StatusOr<std::vector<JobRow>> ReadJobs(Statement& statement) {
   std::vector<JobRow> jobs;
@@ -135,6 +153,50 @@ absl::StatusOr<Report::Outstanding> Report::Impl::CountAll() {
                      .parked = select.Int(1)};
 }
 
+absl::Status Report::Impl::CountOne(const std::string& path, int64_t awaited,
+                                    bool may_be_derived,
+                                    Outstanding* outstanding) {
+  NIXQ_ASSIGN_OR_RETURN(
+      Statement select,
+      database_.Prepare("SELECT (SELECT count(*) FROM inbox WHERE path = ?1) + "
+                        "(SELECT count(*) FROM derivations WHERE path = ?1), "
+                        "p.open_count, p.job_count, "
+                        "(SELECT count(*) FROM jobs WHERE state = 'parked' AND "
+                        "path_id = p.id) "
+                        "FROM (SELECT 1) LEFT JOIN paths p ON p.path = ?1"));
+  NIXQ_ASSIGN_OR_RETURN(bool row, select.Bind(path).Step());
+  if (!row) return absl::InternalError("a count without a row");
+  awaited += select.Int(0);
+  const bool known = !select.IsNull(1);
+  const int64_t parked = select.Int(3);
+  outstanding->open += awaited + select.Int(1) - parked;
+  outstanding->parked += parked;
+  if (awaited > 0) return absl::OkStatus();
+  if (select.Int(2) == 0) {
+    if (may_be_derived) {
+      ++outstanding->open;
+    } else {
+      outstanding->failed.push_back({path, WhyWithoutJobs(path, known)});
+    }
+    return absl::OkStatus();
+  }
+  NIXQ_ASSIGN_OR_RETURN(
+      Statement gone,
+      database_.Prepare(
+          "SELECT t.name, j.error_text FROM paths p "
+          "CROSS JOIN jobs j ON j.path_id = p.id "
+          "JOIN targets t ON t.id = j.target_id WHERE p.path = ?1 AND "
+          "j.state = 'done' AND j.outcome = 'gone' ORDER BY t.name LIMIT 1"));
+  NIXQ_ASSIGN_OR_RETURN(bool is_gone, gone.Bind(path).Step());
+  if (is_gone) {
+    outstanding->failed.push_back(
+        {path, absl::StrFormat("gone before target %s had it: %s; build it "
+                               "again",
+                               gone.Text(0), gone.Text(1))});
+  }
+  return absl::OkStatus();
+}
+
 absl::StatusOr<Report::Outstanding> Report::Impl::Count(
     const std::vector<std::string>& paths) {
   if (paths.empty()) return CountAll();
@@ -142,26 +204,25 @@ absl::StatusOr<Report::Outstanding> Report::Impl::Count(
   NIXQ_ASSIGN_OR_RETURN(SpoolListing spool,
                         PeekSpool(state_dir_, kMaxSpoolFiles));
   std::set<std::string> spooled;
+  bool may_be_derived = false;
   for (const SpoolFile& file : spool.files) {
-    for (const InboxEntry& entry : file.entries) spooled.insert(entry.path);
+    for (const InboxEntry& entry : file.entries) {
+      spooled.insert(entry.path);
+      may_be_derived |= entry.kind == InboxKind::kDerivation;
+    }
   }
   NIXQ_ASSIGN_OR_RETURN(Transaction view, Transaction::BeginRead(database_));
   NIXQ_ASSIGN_OR_RETURN(
-      Statement select,
-      database_.Prepare(
-          "SELECT (SELECT count(*) FROM inbox WHERE path = ?1) + "
-          "(SELECT count(*) FROM derivations WHERE path = ?1), "
-          "(SELECT open_count FROM paths WHERE path = ?1), "
-          "(SELECT count(*) FROM jobs WHERE state = 'parked' AND path_id = "
-          "(SELECT id FROM paths WHERE path = ?1))"));
+      int64_t derivations,
+      CountOf(database_,
+              "SELECT EXISTS (SELECT 1 FROM derivations) OR "
+              "EXISTS (SELECT 1 FROM inbox WHERE kind = 'derivation')"));
+  may_be_derived |= derivations != 0;
   Outstanding outstanding;
   for (const std::string& path : paths) {
-    NIXQ_ASSIGN_OR_RETURN(bool row, select.Bind(path).Step());
-    if (!row) return absl::InternalError("a count without a row");
-    int64_t parked = select.Int(2);
-    outstanding.open += select.Int(0) + select.Int(1) - parked +
-                        static_cast<int64_t>(spooled.count(path));
-    outstanding.parked += parked;
+    NIXQ_RETURN_IF_ERROR(CountOne(path,
+                                  static_cast<int64_t>(spooled.count(path)),
+                                  may_be_derived, &outstanding));
   }
   return outstanding;
 }

@@ -259,10 +259,33 @@ class ExitCodes(CtlCase):
         path = self.open_path()
         result = self.queue.ctl("wait", "--timeout", "200ms", code=1)
         self.assertIn("1 still open", result.stderr)
-        self.assertEqual({"open": 1, "parked": 0}, json.loads(self.queue.ctl(
+        self.assertEqual({"open": 1, "parked": 0, "failed": []}, json.loads(self.queue.ctl(
             "wait", "--timeout", "0s", "--json", path, code=1).stdout))
         self.queue.stop()
         self.queue.ctl("wait", "--timeout", "60s", code=3)
+
+    def test_wait_for_what_will_not_arrive(self):
+        unknown = self.nix.add_text("plain", self.salt)
+        gone = self.build("gone")
+        self.queue.wait()
+        # As after a collection that came before the upload.
+        with sqlite3.connect(self.queue.state_dir + "/queue.db") as database:
+            database.execute("UPDATE jobs SET outcome = 'gone', error_text = "
+                             "'not in the local store any more'")
+        database.close()
+        result = self.queue.ctl("wait", unknown, gone, code=1)
+        self.assertEqual([
+            f"queuectl: {unknown}: the queue has never heard of it; "
+            "`queuectl add` queues it",
+            f"queuectl: {gone}: gone before target dir had it: not in the "
+            "local store any more; build it again",
+        ], result.stderr.splitlines())
+        self.assertEqual([unknown], [failure["path"] for failure in json.loads(
+            self.queue.ctl("wait", "--json", unknown, code=1).stdout)[
+                "failed"]])
+        self.queue.ctl("forget", gone)
+        self.assertIn("forgotten",
+                      self.queue.ctl("wait", gone, code=1).stderr)
 
 
 class Changing(CtlCase):

@@ -261,6 +261,72 @@ TEST_F(ReportTest, CountsWhatIsOutstanding) {
   EXPECT_EQ(some.open, 1);
 }
 
+TEST_F(ReportTest, WhatWillNotArriveIsNotDone) {
+  // A skipped path is done; a path that is gone, or that has no jobs, is not.
+  Accept({"skipped", "gone", "forgotten"});
+  ASSERT_OK(queue_->Forget({.paths = {StorePathOf("forgotten")}}).status());
+  for (int target : {0, 1}) {
+    for (const ClaimedJob& job : Claim(1000, target)) {
+      Settlement settlement;
+      settlement.job_id = job.job_id;
+      if (job.path == StorePathOf("skipped")) {
+        settlement.outcome = JobOutcome::kSkipped;
+      } else if (job.path == StorePathOf("gone")) {
+        settlement.outcome = JobOutcome::kGone;
+        settlement.error_text = "not there any more";
+      }
+      ASSERT_OK(queue_->Settle({settlement}));
+    }
+  }
+  std::vector<std::string> paths;
+  for (const char* name : {"done", "skipped", "gone", "forgotten", "nosuch"}) {
+    paths.push_back(StorePathOf(name));
+  }
+  ASSERT_OK_AND_ASSIGN(Report::Outstanding some, report_->Count(paths));
+  EXPECT_EQ(some.open, 0);
+  EXPECT_EQ(some.parked, 0);
+  ASSERT_THAT(some.failed, SizeIs(3));
+  EXPECT_EQ(some.failed[0].path, StorePathOf("gone"));
+  EXPECT_THAT(some.failed[0].why, HasSubstr("target nas had it: not there"));
+  EXPECT_EQ(some.failed[1].path, StorePathOf("forgotten"));
+  EXPECT_THAT(some.failed[1].why, HasSubstr("no jobs"));
+  EXPECT_EQ(some.failed[2].path, StorePathOf("nosuch"));
+  EXPECT_THAT(some.failed[2].why, HasSubstr("never heard of it"));
+  EXPECT_THAT(some.failed[2].why, HasSubstr("queuectl add"));
+}
+
+// The outputs of a derivation have no rows until Nix has told them.
+TEST_F(ReportTest, WhatMayBeAnOutputIsAwaited) {
+  InboxEntry derivation = Output("floating.drv");
+  derivation.kind = InboxKind::kDerivation;
+  const std::vector<std::string> paths = {StorePathOf("its-output")};
+  auto expect_awaited = [&](const char* where) {
+    ASSERT_OK_AND_ASSIGN(Report::Outstanding some, report_->Count(paths));
+    EXPECT_EQ(some.open, 1) << where;
+    EXPECT_THAT(some.failed, IsEmpty()) << where;
+  };
+  ASSERT_OK(WriteSpool(Options().state_dir, {derivation}));
+  expect_awaited("spool");
+  ASSERT_OK_AND_ASSIGN(SpoolListing spool, ReadSpool(Options().state_dir, 9));
+  ASSERT_OK(RemoveSpoolFile(spool.files.at(0).file));
+  {
+    auto writer = InboxWriter::Open(Options().state_dir, absl::Seconds(1));
+    ASSERT_OK(writer.status());
+    ASSERT_OK(writer->Put({derivation}));
+  }
+  expect_awaited("inbox");
+  ASSERT_OK_AND_ASSIGN(std::vector<InboxEntry> inbox, queue_->ReadInbox(9));
+  ASSERT_OK(queue_->Accept({}, {derivation}, {inbox.at(0).id}));
+  expect_awaited("derivations");
+  ASSERT_OK_AND_ASSIGN(auto due, queue_->DueDerivations(9));
+  ASSERT_OK(queue_->ResolveDerivation(due.at(0).id, {Path("another")}));
+  ASSERT_OK_AND_ASSIGN(Report::Outstanding some,
+                       report_->Count({paths[0], StorePathOf("floating.drv")}));
+  EXPECT_EQ(some.open, 0);
+  ASSERT_THAT(some.failed, SizeIs(2));
+  EXPECT_THAT(some.failed[1].why, HasSubstr("wait for its outputs"));
+}
+
 TEST_F(ReportTest, NeverWaitsForAWriter) {
   auto other = Database::Open(QueueFile(Options().state_dir), {});
   ASSERT_OK(other.status());
