@@ -51,6 +51,7 @@ json TargetJson(const TargetSummary& summary) {
           {"sent_last_hour", summary.sent_last_hour},
           {"sent_last_hour_bytes", summary.sent_last_hour_bytes},
           {"open_nar_bytes", summary.open_nar_bytes},
+          {"open_nar_bytes_capped", summary.open_nar_bytes_capped},
           {"oldest_open", Time(summary.oldest_open)},
           {"next_attempt", Time(summary.next_attempt)}};
 }
@@ -122,7 +123,8 @@ void PrintSummary(const QueueSummary& summary, absl::Time now) {
                     target.oldest_open.has_value()
                         ? HumanDuration(now - *target.oldest_open)
                         : "-",
-                    HumanBytes(target.open_nar_bytes),
+                    (target.open_nar_bytes_capped ? ">" : "") +
+                        HumanBytes(target.open_nar_bytes),
                     absl::StrFormat("%d paths, %s", target.sent_last_hour,
                                     HumanBytes(target.sent_last_hour_bytes))});
   }
@@ -285,17 +287,13 @@ int RunShow(const Context& context, const std::string& argument) {
   absl::StatusOr<PathReport> path =
       report->Path(resolved.ok() ? *resolved : argument);
   if (!path.ok()) return Complain(path.status());
-  absl::StatusOr<QueueSummary> summary = report->Summary();
-  if (!summary.ok()) return Complain(summary.status());
-  std::vector<TargetRow> targets;
-  for (const TargetSummary& target : summary->targets) {
-    targets.push_back(target.target);
-  }
+  absl::StatusOr<std::vector<TargetRow>> targets = report->Targets();
+  if (!targets.ok()) return Complain(targets.status());
   if (context.json()) {
     json jobs = json::array();
     for (const JobRow& job : path->jobs) {
       jobs.push_back(JobJson(job));
-      jobs.back()["next"] = NextStep(job, targets, context.now());
+      jobs.back()["next"] = NextStep(job, *targets, context.now());
     }
     Print({{"path", path->path},
            {"deriver", path->deriver},
@@ -333,7 +331,7 @@ int RunShow(const Context& context, const std::string& argument) {
              HumanBytes(job.nar_size_bytes).c_str(),
              HumanDuration(job.duration).c_str());
     }
-    printf("    next: %s\n", NextStep(job, targets, context.now()).c_str());
+    printf("    next: %s\n", NextStep(job, *targets, context.now()).c_str());
   }
   return kExitOk;
 }

@@ -104,11 +104,13 @@ absl::Status Report::Impl::FillTarget(TargetSummary* summary, int64_t now_ms) {
   NIXQ_ASSIGN_OR_RETURN(
       Statement bytes,
       database_.Prepare(
-          "SELECT (SELECT sum(nar_size_bytes) FROM jobs j CROSS JOIN paths p "
-          "ON p.id = j.path_id WHERE target_id = ?1 AND state = 'queued'), "
+          "SELECT (SELECT sum(nar_size_bytes) FROM (SELECT path_id FROM jobs "
+          "WHERE target_id = ?1 AND state = 'queued' LIMIT ?2) "
+          "CROSS JOIN paths p ON p.id = path_id), "
           "(SELECT sum(nar_size_bytes) FROM jobs j CROSS JOIN paths p "
           "ON p.id = j.path_id WHERE target_id = ?1 AND state = 'sending')"));
-  NIXQ_ASSIGN_OR_RETURN(bool row4, bytes.Bind(summary->target.id).Step());
+  NIXQ_ASSIGN_OR_RETURN(bool row4,
+                        bytes.Bind(summary->target.id, kMostSummed).Step());
   if (!row || !row2 || !row3 || !row4) {
     return absl::InternalError("a count without a row");
   }
@@ -116,6 +118,7 @@ absl::Status Report::Impl::FillTarget(TargetSummary* summary, int64_t now_ms) {
   summary->sending = sending.Int(0);
   summary->parked = parked.Int(0);
   summary->open_nar_bytes = bytes.Int(0) + bytes.Int(1);
+  summary->open_nar_bytes_capped = summary->queued > kMostSummed;
   for (const Statement* open : {&queued, &sending}) {
     if (open->IsNull(1)) continue;
     absl::Time oldest = FromRow(open->Int(1));
@@ -151,19 +154,25 @@ absl::Status Report::Impl::FillDone(TargetSummary* summary, int64_t now_ms) {
   return absl::OkStatus();
 }
 
+absl::StatusOr<std::vector<TargetRow>> Report::Impl::Targets() {
+  NIXQ_ASSIGN_OR_RETURN(Statement select,
+                        database_.Prepare("SELECT " NIXQ_TARGET_COLUMNS
+                                          " FROM targets t ORDER BY t.name"));
+  std::vector<TargetRow> targets;
+  while (true) {
+    NIXQ_ASSIGN_OR_RETURN(bool row, select.Step());
+    if (!row) return targets;
+    targets.push_back(ReadTarget(select));
+  }
+}
+
 absl::StatusOr<QueueSummary> Report::Impl::Summary() {
   const int64_t now_ms = ToRow(clock_.Now());
   NIXQ_ASSIGN_OR_RETURN(Transaction view, Transaction::BeginRead(database_));
   QueueSummary summary;
-  {
-    NIXQ_ASSIGN_OR_RETURN(Statement targets,
-                          database_.Prepare("SELECT " NIXQ_TARGET_COLUMNS
-                                            " FROM targets t ORDER BY t.name"));
-    while (true) {
-      NIXQ_ASSIGN_OR_RETURN(bool row, targets.Step());
-      if (!row) break;
-      summary.targets.push_back({.target = ReadTarget(targets)});
-    }
+  NIXQ_ASSIGN_OR_RETURN(std::vector<TargetRow> targets, Targets());
+  for (TargetRow& target : targets) {
+    summary.targets.push_back({.target = std::move(target)});
   }
   for (TargetSummary& target : summary.targets) {
     NIXQ_RETURN_IF_ERROR(FillTarget(&target, now_ms));
@@ -242,6 +251,9 @@ Report& Report::operator=(Report&&) noexcept = default;
 Report::~Report() = default;
 
 absl::StatusOr<QueueSummary> Report::Summary() { return impl_->Summary(); }
+absl::StatusOr<std::vector<TargetRow>> Report::Targets() {
+  return impl_->Targets();
+}
 absl::StatusOr<std::vector<JobRow>> Report::Jobs(const JobFilter& filter) {
   return impl_->Jobs(filter);
 }

@@ -15,6 +15,10 @@
 
 namespace nixq {
 
+// The sizes of so many queued jobs are looked up for a summary: each costs a
+// row of `paths`, and there may be a million.
+inline constexpr int64_t kMostSummed = 10000;
+
 struct TargetSummary {
   TargetRow target;
   int64_t queued = 0;  // waiting, due or not
@@ -23,7 +27,10 @@ struct TargetSummary {
   int64_t done = 0;  // in the history
   int64_t sent_last_hour = 0;
   uint64_t sent_last_hour_bytes = 0;  // as sent (compressed)
-  uint64_t open_nar_bytes = 0;        // of queued and sending, as far as known
+  // NAR bytes of what is queued or being sent, as far as they are known; of no
+  // more than kMostSummed queued jobs, and then `open_nar_bytes_capped`.
+  uint64_t open_nar_bytes = 0;
+  bool open_nar_bytes_capped = false;
   std::optional<absl::Time> oldest_open;
   std::optional<absl::Time> next_attempt;  // of what is queued
 };
@@ -84,7 +91,10 @@ class Report {
   Report& operator=(Report&&) noexcept;
   ~Report();
 
+  // Walks the jobs' indexes: tenths of a second for a million jobs.
   absl::StatusOr<QueueSummary> Summary();
+  // All that have ever been configured, by name.
+  absl::StatusOr<std::vector<TargetRow>> Targets();
   // What is being sent, queued, parked: each oldest first, by when it was
   // last queued; then what is done, newest first. In one view of the queue: a
   // job that changes its state meanwhile is neither missed nor there twice.

@@ -36,6 +36,7 @@ class Report::Impl {
         state_dir_(std::move(state_dir)) {}
 
   absl::StatusOr<QueueSummary> Summary();
+  absl::StatusOr<std::vector<TargetRow>> Targets();
   absl::StatusOr<std::vector<JobRow>> Jobs(const JobFilter& filter);
   absl::StatusOr<PathReport> Path(const std::string& path);
   absl::StatusOr<Outstanding> Count(const std::vector<std::string>& paths);

@@ -181,6 +181,7 @@ class Plans : public QueueFixture {
            return database->QueryInt("SELECT attempts FROM history LIMIT 1")
                .status();
          }},
+        {"Report::Targets", [this] { return report_->Targets().status(); }},
         {"Report::Summary", [this] { return report_->Summary().status(); },
          /*may_grow=*/true},
         {"Forget",

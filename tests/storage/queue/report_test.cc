@@ -111,6 +111,29 @@ TEST_F(ReportTest, AnEmptyQueueHasNoTimes) {
   EXPECT_FALSE(summary.targets[0].next_attempt);
 }
 
+TEST_F(ReportTest, SizesAreSummedUpToALimit) {
+  ASSERT_OK(queue_->Forget({}).status());
+  auto add = [&](int64_t count) {
+    Execute(absl::StrFormat(
+        "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n "
+        "LIMIT %d) INSERT INTO paths (path, name, nar_size_bytes, "
+        "queued_unix_ms) SELECT '/nix/store/' || i || '-x' || %d, 'x', 3, 1 "
+        "FROM n; INSERT INTO jobs (path_id, target_id, queued_unix_ms, "
+        "changed_unix_ms) SELECT id, %d, 1, 1 FROM paths WHERE job_count = 0 "
+        "AND name = 'x'",
+        count, count, targets_[0].id));
+  };
+  add(kMostSummed);
+  ASSERT_OK_AND_ASSIGN(QueueSummary summary, report_->Summary());
+  EXPECT_EQ(summary.targets[0].open_nar_bytes, 3u * kMostSummed);
+  EXPECT_FALSE(summary.targets[0].open_nar_bytes_capped);
+  add(1);
+  ASSERT_OK_AND_ASSIGN(summary, report_->Summary());
+  EXPECT_EQ(summary.targets[0].queued, kMostSummed + 1);
+  EXPECT_EQ(summary.targets[0].open_nar_bytes, 3u * kMostSummed);
+  EXPECT_TRUE(summary.targets[0].open_nar_bytes_capped);
+}
+
 TEST_F(ReportTest, JobsAreFiltered) {
   JobFilter nas;
   nas.target = "nas";
