@@ -10,8 +10,8 @@ import unittest
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(
     os.path.abspath(__file__))), "support"))
 # pylint: disable=wrong-import-position
-import binary_cache
 import children
+import ctl_case
 import nginx
 import private_nix
 import queued
@@ -21,41 +21,7 @@ READS = (["status"], ["list"], ["version"], ["check"],
          ["list", "--state", "done"])
 
 
-class CtlCase(world.WorldTest):
-
-    def setUp(self):
-        super().setUp()
-        self.make_nix(hook=queued.HOOK)
-        self.cache = binary_cache.BinaryCache(os.path.join(self.base, "c"))
-        self.queue = self.make_queue([
-            {"name": "dir", "url": "file://" + self.cache.directory}])
-
-    def build(self, name):
-        return self.nix.build(private_nix.derivation(
-            name, f"echo {name} {self.salt} > $out"))[0]
-
-    def switch_target(self, name, url, **keys):
-        """Restarts the daemon with only this target."""
-        self.queue.stop()
-        self.queue.tables["target"] = [{"name": name, "url": url, **keys}]
-        self.queue.write_config()
-        self.queue.start()
-
-    def go_away(self):
-        """From now on there is only a target that cannot be reached."""
-        self.switch_target("away", f"http://127.0.0.1:{nginx.free_port()}")
-
-    def open_path(self):
-        """A path with one job that waits for the absent target."""
-        self.go_away()
-        path = self.build("open")
-        self.queue.wait_for_rows(
-            "SELECT 1 FROM jobs JOIN targets ON targets.id = target_id "
-            "WHERE name = 'away' AND state = 'queued'", "the job")
-        return path
-
-
-class Credentials(CtlCase):
+class Credentials(ctl_case.CtlCase):
     """Keys that systemd hands to the service, seen by root without the
     variable."""
 
@@ -91,7 +57,7 @@ class Credentials(CtlCase):
         self.assertIn("systemctl start", away["hint"])
 
 
-class Reading(CtlCase):
+class Reading(ctl_case.CtlCase):
 
     def test_json_of_every_read_is_json(self):
         path = self.build("x")
@@ -165,57 +131,7 @@ class Reading(CtlCase):
                          r"queuectl \d+\.\d+\.\d+\nqueued \d+\.\d+\.\d+")
 
 
-class Naming(CtlCase):
-    """How people name paths."""
-
-    def shown(self, argument, cwd="/"):
-        result = subprocess.run(
-            [os.path.join(queued.BIN, "queuectl"), "--config",
-             self.queue.config_file, "show", argument, "--json"], cwd=cwd,
-            env=self.queue.environment, capture_output=True, text=True,
-            timeout=60 * children.SLOWNESS, check=False)
-        self.assertEqual(0, result.returncode, result.stderr)
-        return json.loads(result.stdout)["path"]
-
-    def test_links(self):
-        # An output that is itself a symlink to another output.
-        real = private_nix.derivation(
-            "real", f"/bin/mkdir -p $out/bin; echo {self.salt} > $out/bin/x")
-        link = self.nix.build(
-            f"let a = {real}; in " + private_nix.derivation(
-                "link", "/bin/ln -s $a $out", a="a"))[0]
-        self.queue.wait()
-        place = self.place("links/below")
-        links = os.path.dirname(place)
-        os.symlink(link, links + "/result")
-        os.symlink("result", links + "/again")
-        os.symlink("../again", place + "/up")
-        os.symlink(links, self.base + "/elsewhere")
-        for argument, cwd in ((link, "/"), (links + "/result", "/"),
-                              ("./result", links), ("again", links),
-                              ("up/bin/x", place), ("../result", place),
-                              ("./..//again/", place),
-                              (links[1:] + "/result", "/"),
-                              (self.base + "/elsewhere/below/up", "/")):
-            with self.subTest(argument=argument):
-                self.assertEqual(link, self.shown(argument, cwd))
-        # A link whose path is not there any more still names it.
-        os.unlink(os.path.join(self.nix.roots_dir, os.path.basename(link)))
-        self.nix.collect_garbage()
-        self.assertFalse(os.path.lexists(link))
-        self.assertEqual(link, self.shown("./result", links))
-
-    def test_loops(self):
-        os.symlink("b", self.base + "/a")
-        os.symlink("a", self.base + "/b")
-        result = self.queue.ctl("wait", self.base + "/a", code=1)
-        self.assertIn("loop", result.stderr)
-        os.symlink("/etc", self.base + "/etc")
-        result = self.queue.ctl("wait", self.base + "/etc/passwd", code=1)
-        self.assertIn("neither a store path nor", result.stderr)
-
-
-class ExitCodes(CtlCase):
+class ExitCodes(ctl_case.CtlCase):
 
     def test_usage(self):
         for arguments in ([], ["frobnicate"], ["list", "--state", "silly"],
@@ -288,7 +204,7 @@ class ExitCodes(CtlCase):
                       self.queue.ctl("wait", gone, code=1).stderr)
 
 
-class Changing(CtlCase):
+class Changing(ctl_case.CtlCase):
 
     def test_add(self):
         self.queue.stop()
@@ -386,7 +302,7 @@ class Changing(CtlCase):
         self.assertTrue(again.cache.has(path))
 
 
-class Checking(CtlCase):
+class Checking(ctl_case.CtlCase):
 
     def problems(self):
         """What `check` finds wrong, and its exit code."""
