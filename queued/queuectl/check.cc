@@ -263,7 +263,7 @@ int PrintFindings(const std::vector<Finding>& findings, bool json) {
            finding.what.c_str(), finding.text.c_str());
     if (!finding.hint.empty()) printf("         %s\n", finding.hint.c_str());
   }
-  if (json) printf("%s\n", list.dump(2).c_str());
+  if (json) PrintJson(list);
   return bad ? kExitFailed : kExitOk;
 }
 

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cstdio>
 #include <memory>
+#include <nlohmann/json.hpp>
 #include <optional>
 #include <utility>
 
@@ -144,6 +145,13 @@ absl::StatusOr<std::vector<std::string>> Context::ResolveAll(
 int Complain(const absl::Status& status) {
   fprintf(stderr, "queuectl: %s\n", std::string(status.message()).c_str());
   return kExitFailed;
+}
+
+void PrintJson(const nlohmann::json& document, int indent) {
+  printf("%s\n",
+         document
+             .dump(indent, ' ', false, nlohmann::json::error_handler_t::replace)
+             .c_str());
 }
 
 std::string HumanDuration(absl::Duration duration) {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <memory>
+#include <nlohmann/json_fwd.hpp>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -65,6 +66,10 @@ class Context {
 
 // Prints the one line that an error is, and gives the exit code 1.
 int Complain(const absl::Status& status);
+
+// Prints a document: indented, or in one line if `indent` is -1. Bytes that are
+// not UTF-8 (of an error's text, say) are replaced.
+void PrintJson(const nlohmann::json& document, int indent = 2);
 
 // "12 s", "3 min", "5 h", "12 d".
 std::string HumanDuration(absl::Duration duration);

@@ -26,7 +26,7 @@ int Done(const Context& context, std::string_view verb, int64_t count,
          std::string_view what) {
   WakeDaemon(context.config().state_dir);
   if (context.json()) {
-    printf("%s\n", nlohmann::json({{std::string(verb), count}}).dump().c_str());
+    PrintJson({{std::string(verb), count}}, -1);
   } else {
     printf("%s %d %s%s\n", std::string(verb).c_str(), static_cast<int>(count),
            std::string(what).c_str(), count == 1 ? "" : "s");
@@ -205,9 +205,7 @@ int RunPause(const Context& context, const std::string& target, bool paused) {
   if (!status.ok()) return Complain(status);
   WakeDaemon(context.config().state_dir);
   if (context.json()) {
-    printf("%s\n", nlohmann::json({{"target", target}, {"paused", paused}})
-                       .dump()
-                       .c_str());
+    PrintJson({{"target", target}, {"paused", paused}}, -1);
   } else {
     printf("%s %s\n", paused ? "paused" : "resumed", target.c_str());
   }
@@ -244,11 +242,9 @@ int RunPrune(const Context& context, const PruneArguments& arguments) {
       }
       return items;
     };
-    printf("%s\n", nlohmann::json({{"dry_run", arguments.dry_run},
-                                   {"removed", list(report->removed)},
-                                   {"kept", list(report->kept)}})
-                       .dump(2)
-                       .c_str());
+    PrintJson({{"dry_run", arguments.dry_run},
+               {"removed", list(report->removed)},
+               {"kept", list(report->kept)}});
     return kExitOk;
   }
   for (const PruneReport::Root& root : report->removed) {

@@ -314,6 +314,14 @@ class Checking(ctl_case.CtlCase):
         code, text = self.problems()
         self.assertEqual(0, code, text)
 
+    def test_a_name_that_is_not_utf_8(self):
+        file = os.path.join(self.base, os.fsdecode(b"\xff.toml"))
+        os.rename(self.queue.config_file, file)
+        self.queue.config_file = file
+        finding = self.queue.ctl_json("check")[0]
+        self.assertEqual("configuration", finding["check"])
+        self.assertTrue(finding["text"].endswith("/\ufffd.toml"), finding)
+
     def test_a_missing_key(self):
         self.queue.tables["signing"] = {"key-files": ["/nowhere/key"]}
         self.queue.write_config()
