@@ -76,6 +76,10 @@ absl::StatusOr<LiveStatus> ReadLiveStatus(const std::string& state_dir,
                                           absl::Duration limit) {
   absl::StatusOr<UniqueFd> fd =
       TryConnectUnixSocket(StatusSocketFile(state_dir), SOCK_STREAM);
+  if (absl::IsDeadlineExceeded(fd.status()) ||
+      absl::IsPermissionDenied(fd.status())) {
+    return fd.status();
+  }
   if (!fd.ok()) {
     return absl::UnavailableError("no daemon answers in " + state_dir + ": " +
                                   std::string(fd.status().message()));

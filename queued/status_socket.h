@@ -38,8 +38,11 @@ struct LiveStatus {
 std::string LiveStatusToJson(const LiveStatus& status);
 absl::StatusOr<LiveStatus> LiveStatusFromJson(std::string_view text);
 
-// Asks the daemon of `state_dir`, waiting at most `limit`. UNAVAILABLE: none
-// is running there.
+// Asks the daemon of `state_dir`, waiting at most `limit`.
+// Errors: UNAVAILABLE        none is running there
+//         DEADLINE_EXCEEDED  one is, and does not answer in time
+//         PERMISSION_DENIED  this user may not ask
+//         others             it answers what is not understood
 absl::StatusOr<LiveStatus> ReadLiveStatus(const std::string& state_dir,
                                           absl::Duration limit);
 

@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_format.h"
 #include "queued/queuectl/commands.h"
+#include "queued/queuectl/outlook.h"
 #include "queued/status_socket.h"
 #include "storage/base/status.h"
 #include "storage/base/text.h"
@@ -16,11 +17,6 @@ namespace {
 using nlohmann::json;
 
 constexpr absl::Duration kDaemonLimit = absl::Seconds(2);
-
-void Print(const json& document) {
-  printf("%s\n",
-         document.dump(2, ' ', false, json::error_handler_t::replace).c_str());
-}
 
 json Time(absl::Time time) {
   if (time <= absl::UnixEpoch()) return nullptr;
@@ -73,24 +69,22 @@ json JobJson(const JobRow& job) {
           {"duration_ms", absl::ToInt64Milliseconds(job.duration)}};
 }
 
+// With the keys of a job, as far as it has them.
+json ArrivalJson(const Arrival& arrival) {
+  return {{"path", arrival.path},
+          {"target", ""},
+          {"state", std::string(Name(arrival.place))},
+          {"source", arrival.source},
+          {"attempts", arrival.attempts},
+          {"queued_at", Time(arrival.queued_at)},
+          {"next_attempt", Time(arrival.next_attempt)},
+          {"error_text", arrival.error_text}};
+}
+
 std::string Health(const TargetRow& target) {
   if (!target.configured) return "not configured";
   if (target.paused) return "paused";
   return std::string(Name(target.health));
-}
-
-// What is wrong with a target, in a line; "" if nothing is.
-std::string Trouble(const TargetRow& target, absl::Time now) {
-  if (target.paused) {
-    return "paused; `queuectl resume " + target.name + "` lets it go on";
-  }
-  if (target.health == TargetHealth::kUnreachable ||
-      target.health == TargetHealth::kRefused) {
-    return absl::StrFormat("%s: %s (%d in a row; next try %s)",
-                           Name(target.health), target.error_text,
-                           target.failures, HumanWhen(target.retry_at, now));
-  }
-  return "";
 }
 
 void PrintTransfers(const LiveStatus& live, absl::Time now) {
@@ -112,7 +106,8 @@ void PrintTransfers(const LiveStatus& live, absl::Time now) {
   }
 }
 
-void PrintSummary(const QueueSummary& summary, absl::Time now) {
+void PrintSummary(const QueueSummary& summary, DaemonView::State daemon,
+                  absl::Time now) {
   std::vector<std::vector<std::string>> rows;
   for (const TargetSummary& target : summary.targets) {
     rows.push_back({target.target.name, Health(target.target),
@@ -132,10 +127,55 @@ void PrintSummary(const QueueSummary& summary, absl::Time now) {
               ">OLDEST", ">OPEN", "LAST HOUR"},
              rows);
   for (const TargetSummary& target : summary.targets) {
-    const std::string trouble = Trouble(target.target, now);
+    const std::string trouble = Trouble(target.target, daemon, now);
     if (!trouble.empty()) {
       printf("  %s: %s\n", target.target.name.c_str(), trouble.c_str());
     }
+  }
+}
+
+json StatusJson(const Context& context, const QueueSummary& summary,
+                const DaemonView& daemon) {
+  json targets = json::array();
+  for (const TargetSummary& target : summary.targets) {
+    targets.push_back(TargetJson(target));
+  }
+  json live = nullptr;
+  if (daemon.state == DaemonView::State::kRunning) {
+    live = json::parse(LiveStatusToJson(daemon.live));
+  }
+  return {{"daemon", std::move(live)},
+          {"daemon_state", std::string(Name(daemon.state))},
+          {"targets", std::move(targets)},
+          {"inbox", summary.inbox},
+          {"derivations", summary.derivations},
+          {"spool_files", summary.spool_files},
+          {"holds", summary.holds},
+          {"pins", summary.pins},
+          {"file_bytes", summary.file_bytes},
+          {"schema_version", summary.schema_version},
+          {"state_dir", context.config().state_dir}};
+}
+
+void PrintDaemon(const DaemonView& daemon, absl::Time now) {
+  const LiveStatus& live = daemon.live;
+  switch (daemon.state) {
+    case DaemonView::State::kRunning:
+      printf("queued %s, up %s, %s; %d paths, %s sent since then\n",
+             live.version.c_str(), HumanDuration(now - live.started).c_str(),
+             live.nix.c_str(), static_cast<int>(live.sent_paths),
+             HumanBytes(live.sent_bytes).c_str());
+      return;
+    case DaemonView::State::kNeverRan:
+    case DaemonView::State::kStopped:
+      printf("%s: builds are queued, nothing is sent\n",
+             std::string(Describe(daemon.state)).c_str());
+      return;
+    case DaemonView::State::kSilent:
+    case DaemonView::State::kHidden:
+      printf("%s: this is what the queue says\n",
+             std::string(Describe(daemon.state)).c_str());
+      return;
   }
 }
 
@@ -146,37 +186,15 @@ int RunStatus(const Context& context) {
   if (!report.ok()) return Complain(report.status());
   absl::StatusOr<QueueSummary> summary = report->Summary();
   if (!summary.ok()) return Complain(summary.status());
-  absl::StatusOr<LiveStatus> live =
-      ReadLiveStatus(context.config().state_dir, kDaemonLimit);
+  const DaemonView daemon = LookAtDaemon(context.config().state_dir,
+                                         report->hooks_only(), kDaemonLimit);
   if (context.json()) {
-    json targets = json::array();
-    for (const TargetSummary& target : summary->targets) {
-      targets.push_back(TargetJson(target));
-    }
-    Print({{"daemon",
-            live.ok() ? json::parse(LiveStatusToJson(*live)) : json(nullptr)},
-           {"targets", std::move(targets)},
-           {"inbox", summary->inbox},
-           {"derivations", summary->derivations},
-           {"spool_files", summary->spool_files},
-           {"holds", summary->holds},
-           {"pins", summary->pins},
-           {"file_bytes", summary->file_bytes},
-           {"schema_version", summary->schema_version},
-           {"state_dir", context.config().state_dir}});
+    PrintJson(StatusJson(context, *summary, daemon));
     return kExitOk;
   }
-  if (live.ok()) {
-    printf("queued %s, up %s, %s; %d paths, %s sent since then\n",
-           live->version.c_str(),
-           HumanDuration(context.now() - live->started).c_str(),
-           live->nix.c_str(), static_cast<int>(live->sent_paths),
-           HumanBytes(live->sent_bytes).c_str());
-  } else {
-    printf("queued is not running: builds are queued, nothing is sent\n");
-  }
-  PrintSummary(*summary, context.now());
-  if (live.ok()) PrintTransfers(*live, context.now());
+  PrintDaemon(daemon, context.now());
+  PrintSummary(*summary, daemon.state, context.now());
+  PrintTransfers(daemon.live, context.now());
   printf("roots: %d held, %d pinned; not yet taken in: %d",
          static_cast<int>(summary->holds), static_cast<int>(summary->pins),
          static_cast<int>(summary->inbox + summary->derivations));
@@ -189,9 +207,18 @@ int RunStatus(const Context& context) {
 
 namespace {
 
-// Jobs in the states asked for: one, or all that are not done.
-absl::StatusOr<std::vector<JobRow>> ListJobs(const Context& context,
-                                             const ListArguments& arguments) {
+// What `list` prints.
+struct Listing {
+  std::vector<JobRow> jobs;
+  std::vector<Arrival> arrivals;
+  std::vector<TargetRow> targets;
+  DaemonView::State daemon = DaemonView::State::kStopped;
+};
+
+// Jobs in the states asked for: one, or all that are not done, and then what
+// is not yet jobs, which has neither state nor target.
+absl::StatusOr<Listing> List(const Context& context,
+                             const ListArguments& arguments) {
   NIXQ_ASSIGN_OR_RETURN(Report report, context.OpenReport());
   JobFilter filter;
   filter.older_than = arguments.older_than;
@@ -202,22 +229,50 @@ absl::StatusOr<std::vector<JobRow>> ListJobs(const Context& context,
                          JobState::kParked, JobState::kDone}) {
     if (arguments.state == Name(state)) filter.state = state;
   }
-  return report.Jobs(filter);
+  Listing listing;
+  if (arguments.state.empty() && arguments.target.empty()) {
+    // Before the jobs that they may become: rather twice than not at all.
+    const absl::Time before = arguments.older_than
+                                  ? context.now() - *arguments.older_than
+                                  : absl::InfiniteFuture();
+    NIXQ_ASSIGN_OR_RETURN(listing.arrivals,
+                          report.Arrivals(before, arguments.limit));
+  }
+  NIXQ_ASSIGN_OR_RETURN(listing.jobs, report.Jobs(filter));
+  listing.arrivals.resize(
+      std::min(listing.arrivals.size(), arguments.limit - listing.jobs.size()));
+  NIXQ_ASSIGN_OR_RETURN(listing.targets, report.Targets());
+  listing.daemon = LookAtDaemon(context.config().state_dir, report.hooks_only(),
+                                kDaemonLimit)
+                       .state;
+  return listing;
+}
+
+void PrintListJson(const Listing& listing, absl::Time now) {
+  json list = json::array();
+  for (const JobRow& job : listing.jobs) {
+    list.push_back(JobJson(job));
+    list.back()["next"] = NextStep(job, listing.targets, listing.daemon, now);
+  }
+  for (const Arrival& arrival : listing.arrivals) {
+    list.push_back(ArrivalJson(arrival));
+    list.back()["next"] = NextStep(arrival, listing.daemon, now);
+  }
+  PrintJson(list);
 }
 
 }  // namespace
 
 int RunList(const Context& context, const ListArguments& arguments) {
-  absl::StatusOr<std::vector<JobRow>> jobs = ListJobs(context, arguments);
-  if (!jobs.ok()) return Complain(jobs.status());
+  absl::StatusOr<Listing> listing = List(context, arguments);
+  if (!listing.ok()) return Complain(listing.status());
+  const absl::Time now = context.now();
   if (context.json()) {
-    json list = json::array();
-    for (const JobRow& job : *jobs) list.push_back(JobJson(job));
-    Print(list);
+    PrintListJson(*listing, now);
     return kExitOk;
   }
   std::vector<std::vector<std::string>> rows;
-  for (const JobRow& job : *jobs) {
+  for (const JobRow& job : listing->jobs) {
     std::string what = job.error_text;
     if (job.state == JobState::kDone) {
       what.insert(0, what.empty() ? "" : ": ");
@@ -225,11 +280,16 @@ int RunList(const Context& context, const ListArguments& arguments) {
     }
     rows.push_back({std::string(Name(job.state)), job.target,
                     absl::StrFormat("%d", job.attempts),
-                    HumanDuration(context.now() - job.queued_at),
-                    job.next_attempt.has_value()
-                        ? HumanWhen(*job.next_attempt, context.now())
-                        : "-",
+                    HumanDuration(now - job.queued_at),
+                    NextTime(job, listing->targets, listing->daemon, now),
                     job.path, what});
+  }
+  for (const Arrival& arrival : listing->arrivals) {
+    rows.push_back({std::string(Name(arrival.place)), "-",
+                    absl::StrFormat("%d", arrival.attempts),
+                    HumanDuration(now - arrival.queued_at),
+                    NextTime(arrival, listing->daemon, now), arrival.path,
+                    arrival.error_text});
   }
   PrintTable({"STATE", "TARGET", ">TRIES", ">AGE", "NEXT", "PATH", "NOTE"},
              rows);
@@ -237,33 +297,6 @@ int RunList(const Context& context, const ListArguments& arguments) {
 }
 
 namespace {
-
-// What happens next with a job, for a person.
-std::string NextStep(const JobRow& job, const std::vector<TargetRow>& targets,
-                     absl::Time now) {
-  const auto target = std::find_if(
-      targets.begin(), targets.end(),
-      [&](const TargetRow& row) { return row.name == job.target; });
-  switch (job.state) {
-    case JobState::kSending:
-      return "is being sent";
-    case JobState::kDone:
-      return "nothing: done";
-    case JobState::kParked:
-      if (!job.blocked_by.empty()) {
-        return "waits until " + job.blocked_by + " is done";
-      }
-      return "nothing until `queuectl retry` or `queuectl forget`";
-    case JobState::kQueued:
-      break;
-  }
-  if (target != targets.end()) {
-    if (!target->configured) return "waits: its target is not configured";
-    const std::string trouble = Trouble(*target, now);
-    if (!trouble.empty()) return "waits for its target: " + trouble;
-  }
-  return "is tried " + HumanWhen(job.next_attempt.value_or(now), now);
-}
 
 std::string DescribeRoot(const Context& context, const PathReport& path) {
   absl::StatusOr<GcRoots> roots = GcRoots::Open(
@@ -278,6 +311,50 @@ std::string DescribeRoot(const Context& context, const PathReport& path) {
   return text;
 }
 
+json PathJson(const PathReport& path, const std::vector<TargetRow>& targets,
+              DaemonView::State daemon, absl::Time now) {
+  json jobs = json::array();
+  for (const JobRow& job : path.jobs) {
+    jobs.push_back(JobJson(job));
+    jobs.back()["next"] = NextStep(job, targets, daemon, now);
+  }
+  json arrivals = json::array();
+  for (const Arrival& arrival : path.arrivals) {
+    arrivals.push_back(ArrivalJson(arrival));
+    arrivals.back()["next"] = NextStep(arrival, daemon, now);
+  }
+  return {{"path", path.path},
+          {"deriver", path.deriver},
+          {"system", path.system},
+          {"source", path.source},
+          {"root", std::string(Name(path.root))},
+          {"queued_at", Time(path.queued_at)},
+          {"accepted", path.accepted},
+          {"daemon_state", std::string(Name(daemon))},
+          {"arrivals", std::move(arrivals)},
+          {"jobs", std::move(jobs)}};
+}
+
+void PrintJob(const JobRow& job) {
+  std::string state(Name(job.state));
+  if (job.state == JobState::kDone) {
+    state += ", " + std::string(Name(job.outcome));
+  }
+  printf("  %s: %s, %d attempt%s, since %s\n", job.target.c_str(),
+         state.c_str(), job.attempts, job.attempts == 1 ? "" : "s",
+         HumanTime(job.changed_at).c_str());
+  if (!job.error_text.empty()) {
+    printf("    %s%s%s\n", job.error_code.c_str(),
+           job.error_code.empty() ? "" : ": ", job.error_text.c_str());
+  }
+  if (job.sent_size_bytes > 0) {
+    printf("    %s as sent, %s of NAR, in %s\n",
+           HumanBytes(job.sent_size_bytes).c_str(),
+           HumanBytes(job.nar_size_bytes).c_str(),
+           HumanDuration(job.duration).c_str());
+  }
+}
+
 }  // namespace
 
 int RunShow(const Context& context, const std::string& argument) {
@@ -289,20 +366,13 @@ int RunShow(const Context& context, const std::string& argument) {
   if (!path.ok()) return Complain(path.status());
   absl::StatusOr<std::vector<TargetRow>> targets = report->Targets();
   if (!targets.ok()) return Complain(targets.status());
+  const DaemonView::State daemon =
+      LookAtDaemon(context.config().state_dir, report->hooks_only(),
+                   kDaemonLimit)
+          .state;
+  const absl::Time now = context.now();
   if (context.json()) {
-    json jobs = json::array();
-    for (const JobRow& job : path->jobs) {
-      jobs.push_back(JobJson(job));
-      jobs.back()["next"] = NextStep(job, *targets, context.now());
-    }
-    Print({{"path", path->path},
-           {"deriver", path->deriver},
-           {"system", path->system},
-           {"source", path->source},
-           {"root", std::string(Name(path->root))},
-           {"queued_at", Time(path->queued_at)},
-           {"in_inbox", path->in_inbox},
-           {"jobs", std::move(jobs)}});
+    PrintJson(PathJson(*path, *targets, daemon, now));
     return kExitOk;
   }
   printf("%s\n", path->path.c_str());
@@ -312,40 +382,40 @@ int RunShow(const Context& context, const std::string& argument) {
     printf("  deriver  %s%s\n", path->deriver.c_str(),
            path->system.empty() ? "" : (" (" + path->system + ")").c_str());
   }
-  printf("  root     %s\n", DescribeRoot(context, *path).c_str());
-  if (path->in_inbox) printf("  inbox    not yet taken in by the daemon\n");
+  if (!path->path.ends_with(".drv")) {
+    printf("  root     %s\n", DescribeRoot(context, *path).c_str());
+  }
+  for (const Arrival& arrival : path->arrivals) {
+    printf("  in %s since %s\n    next: %s\n",
+           arrival.place == Arrival::Place::kDerivations
+               ? "derivations"
+               : std::string(Name(arrival.place)).c_str(),
+           HumanTime(arrival.queued_at).c_str(),
+           NextStep(arrival, daemon, now).c_str());
+  }
   for (const JobRow& job : path->jobs) {
-    std::string state(Name(job.state));
-    if (job.state == JobState::kDone)
-      state += ", " + std::string(Name(job.outcome));
-    printf("  %s: %s, %d attempt%s, since %s\n", job.target.c_str(),
-           state.c_str(), job.attempts, job.attempts == 1 ? "" : "s",
-           HumanTime(job.changed_at).c_str());
-    if (!job.error_text.empty()) {
-      printf("    %s%s%s\n", job.error_code.c_str(),
-             job.error_code.empty() ? "" : ": ", job.error_text.c_str());
-    }
-    if (job.sent_size_bytes > 0) {
-      printf("    %s as sent, %s of NAR, in %s\n",
-             HumanBytes(job.sent_size_bytes).c_str(),
-             HumanBytes(job.nar_size_bytes).c_str(),
-             HumanDuration(job.duration).c_str());
-    }
-    printf("    next: %s\n", NextStep(job, *targets, context.now()).c_str());
+    PrintJob(job);
+    printf("    next: %s\n", NextStep(job, *targets, daemon, now).c_str());
   }
   return kExitOk;
 }
 
 int RunVersion(const Context& context) {
-  absl::StatusOr<LiveStatus> live =
-      ReadLiveStatus(context.config().state_dir, kDaemonLimit);
+  const DaemonView daemon = LookAtDaemon(context.config().state_dir,
+                                         /*never_ran=*/false, kDaemonLimit);
+  const bool runs = daemon.state == DaemonView::State::kRunning;
   if (context.json()) {
-    Print({{"queuectl", NIXQ_VERSION},
-           {"queued", live.ok() ? json(live->version) : json(nullptr)}});
+    PrintJson({{"queuectl", NIXQ_VERSION},
+               {"queued", runs ? json(daemon.live.version) : json(nullptr)},
+               {"daemon_state", std::string(Name(daemon.state))}});
     return kExitOk;
   }
   printf("queuectl %s\n", NIXQ_VERSION);
-  if (live.ok()) printf("queued %s (running)\n", live->version.c_str());
+  if (runs) {
+    printf("queued %s (running)\n", daemon.live.version.c_str());
+  } else {
+    printf("%s\n", std::string(Describe(daemon.state)).c_str());
+  }
   return kExitOk;
 }
 

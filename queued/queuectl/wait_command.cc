@@ -8,8 +8,10 @@
 #include "absl/strings/str_format.h"
 #include "absl/time/clock.h"
 #include "queued/queuectl/commands.h"
+#include "queued/queuectl/outlook.h"
 #include "queued/status_socket.h"
 #include "storage/base/clock.h"
+#include "storage/base/status.h"
 
 namespace nixq {
 namespace {
@@ -24,16 +26,14 @@ constexpr absl::Duration kDaemonGrace = absl::Seconds(3);
 // Of the paths that did not arrive, so many are named.
 constexpr size_t kMostNamed = 20;
 
-void PrintJson(const Report::Outstanding& left) {
+json LeftJson(const Report::Outstanding& left) {
   json failed = json::array();
   for (const Report::Outstanding::Failure& failure : left.failed) {
     failed.push_back({{"path", failure.path}, {"why", failure.why}});
   }
-  const json document = {{"open", left.open},
-                         {"parked", left.parked},
-                         {"failed", std::move(failed)}};
-  printf("%s\n",
-         document.dump(2, ' ', false, json::error_handler_t::replace).c_str());
+  return {{"open", left.open},
+          {"parked", left.parked},
+          {"failed", std::move(failed)}};
 }
 
 // What did not arrive, a line for each path, on standard error.
@@ -53,6 +53,91 @@ void TellFailures(const Report::Outstanding& left) {
   }
 }
 
+// The line on a terminal that counts down; it leaves no trace.
+class Countdown {
+ public:
+  Countdown() : terminal_(isatty(STDERR_FILENO) == 1) {}
+  ~Countdown() { Clear(); }
+  Countdown(const Countdown&) = delete;
+  Countdown& operator=(const Countdown&) = delete;
+
+  void Show(int64_t left) {
+    if (!terminal_) return;
+    Clear();
+    fprintf(stderr, "%d to go", static_cast<int>(left));
+  }
+  void Clear() {
+    if (terminal_) fprintf(stderr, "\r\033[K");
+  }
+
+ private:
+  bool terminal_;
+};
+
+// How the waiting ended.
+struct Watched {
+  enum class End { kNothingLeft, kTimeOver, kNoDaemon };
+  End end = End::kNothingLeft;
+  Report::Outstanding left;
+  DaemonView::State daemon = DaemonView::State::kRunning;
+};
+
+absl::StatusOr<Watched> Watch(const Context& context, Report& report,
+                              const std::vector<std::string>& paths,
+                              absl::Duration timeout) {
+  const absl::Time start = SystemClock().Now();
+  absl::Time daemon_seen = start;
+  absl::Duration look = kFirstLook;
+  bool told_hidden = false;
+  Countdown countdown;
+  while (true) {
+    Watched watched;
+    NIXQ_ASSIGN_OR_RETURN(watched.left, report.Count(paths));
+    countdown.Show(watched.left.open);
+    if (watched.left.open == 0) return watched;
+    absl::Time now = SystemClock().Now();
+    watched.end = Watched::End::kTimeOver;
+    if (now - start >= timeout) return watched;
+    watched.daemon =
+        LookAtDaemon(context.config().state_dir, report.hooks_only(),
+                     std::min(kDaemonLimit, start + timeout - now))
+            .state;
+    now = SystemClock().Now();
+    if (watched.daemon == DaemonView::State::kRunning) {
+      daemon_seen = now;
+    } else if (watched.daemon == DaemonView::State::kHidden) {
+      // It may well run: then what is open will go.
+      if (!told_hidden) {
+        countdown.Clear();
+        fprintf(stderr, "queuectl: %s; waiting all the same\n",
+                std::string(Describe(watched.daemon)).c_str());
+        told_hidden = true;
+      }
+    } else if (now - daemon_seen > kDaemonGrace) {
+      watched.end = Watched::End::kNoDaemon;
+      return watched;
+    }
+    absl::SleepFor(
+        std::clamp(start + timeout - now, absl::ZeroDuration(), look));
+    look = std::min(look * 1.5, kSlowestLook);
+  }
+}
+
+// ": nas: paused; ..., s3: unreachable: ..." of the targets that are in the
+// way; "" if none is.
+std::string InTheWay(Report& report, const std::vector<std::string>& paths,
+                     DaemonView::State daemon, absl::Time now) {
+  absl::StatusOr<std::vector<TargetRow>> targets = report.WaitedFor(paths);
+  std::string text;
+  if (!targets.ok()) return text;
+  for (const TargetRow& target : *targets) {
+    const std::string trouble = Trouble(target, daemon, now);
+    if (trouble.empty()) continue;
+    text += (text.empty() ? ": " : ", ") + target.name + ": " + trouble;
+  }
+  return text;
+}
+
 }  // namespace
 
 int RunWait(const Context& context, const WaitArguments& arguments) {
@@ -62,42 +147,29 @@ int RunWait(const Context& context, const WaitArguments& arguments) {
   absl::StatusOr<Report> report = context.OpenReport();
   if (!report.ok()) return Complain(report.status());
   WakeDaemon(context.config().state_dir);
-  const absl::Time start = SystemClock().Now();
-  absl::Time daemon_seen = start;
-  absl::Duration look = kFirstLook;
-  const bool terminal = isatty(STDERR_FILENO) == 1;
-  while (true) {
-    absl::StatusOr<Report::Outstanding> left = report->Count(*paths);
-    if (!left.ok()) return Complain(left.status());
-    const absl::Time now = SystemClock().Now();
-    if (terminal) {
-      fprintf(stderr, "\r\033[K%d to go", static_cast<int>(left->open));
-      if (left->open == 0) fprintf(stderr, "\r\033[K");
-    }
-    if (left->open == 0) {
-      if (context.json()) PrintJson(*left);
-      TellFailures(*left);
-      return left->parked == 0 && left->failed.empty() ? kExitOk : kExitFailed;
-    }
-    if (now - start >= arguments.timeout) {
-      if (context.json()) PrintJson(*left);
-      TellFailures(*left);
-      fprintf(stderr, "queuectl: %d still open after %s\n",
-              static_cast<int>(left->open),
-              HumanDuration(arguments.timeout).c_str());
+  absl::StatusOr<Watched> watched =
+      Watch(context, *report, *paths, arguments.timeout);
+  if (!watched.ok()) return Complain(watched.status());
+  const Report::Outstanding& left = watched->left;
+  if (context.json()) PrintJson(LeftJson(left));
+  TellFailures(left);
+  const int open = static_cast<int>(left.open);
+  switch (watched->end) {
+    case Watched::End::kNothingLeft:
+      return left.parked == 0 && left.failed.empty() ? kExitOk : kExitFailed;
+    case Watched::End::kTimeOver:
+      fprintf(stderr, "queuectl: %d still open after %s%s\n", open,
+              HumanDuration(arguments.timeout).c_str(),
+              InTheWay(*report, *paths, watched->daemon, SystemClock().Now())
+                  .c_str());
       return kExitFailed;
-    }
-    if (ReadLiveStatus(context.config().state_dir, kDaemonLimit).ok()) {
-      daemon_seen = now;
-    } else if (now - daemon_seen > kDaemonGrace) {
-      fprintf(stderr,
-              "queuectl: queued is not running, and %d jobs wait for it\n",
-              static_cast<int>(left->open));
+    case Watched::End::kNoDaemon:
+      fprintf(stderr, "queuectl: %s, and %d wait%s for it\n",
+              std::string(Describe(watched->daemon)).c_str(), open,
+              open == 1 ? "s" : "");
       return kExitNoDaemon;
-    }
-    absl::SleepFor(std::min(look, start + arguments.timeout - now));
-    look = std::min(look * 1.5, kSlowestLook);
   }
+  return kExitFailed;
 }
 
 }  // namespace nixq

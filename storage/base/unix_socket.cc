@@ -120,6 +120,10 @@ absl::StatusOr<UniqueFd> TryConnectUnixSocket(const std::string& path,
   NIXQ_ASSIGN_OR_RETURN(UniqueFd fd, MakeSocket(type));
   if (connect(fd.get(), reinterpret_cast<const sockaddr*>(&address),
               sizeof address) != 0) {
+    if (errno == EAGAIN) {
+      return absl::DeadlineExceededError(
+          "connect to " + path + ": nobody takes the connections that wait");
+    }
     return ErrnoError(errno, "connect to " + path);
   }
   return fd;

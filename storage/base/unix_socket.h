@@ -23,6 +23,7 @@ absl::StatusOr<UniqueFd> ConnectUnixSocket(const std::string& path,
                                            const Cancellation& cancel);
 
 // A connected socket of `type`, or the error at once: never waits.
+// DEADLINE_EXCEEDED: too many wait already for who does not take them.
 absl::StatusOr<UniqueFd> TryConnectUnixSocket(const std::string& path,
                                               int type);
 

@@ -33,6 +33,8 @@ int NewestSchemaVersion() {
   return std::span(schema::kMigrations).back().number;
 }
 
+int HooksSchemaVersion() { return std::span(schema::kMigrations)[0].number; }
+
 absl::StatusOr<int> SchemaVersion(Database& database) {
   NIXQ_ASSIGN_OR_RETURN(std::optional<int64_t> version,
                         database.QueryInt("PRAGMA user_version"));

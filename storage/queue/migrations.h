@@ -10,8 +10,10 @@
 
 namespace nixq {
 
-// The schema that this program knows.
+// The schema that this program knows; that of a file which only hooks have
+// written: the inbox alone, the same for all versions.
 int NewestSchemaVersion();
+int HooksSchemaVersion();
 
 // The schema that a file has (`PRAGMA user_version`); 0: none yet.
 absl::StatusOr<int> SchemaVersion(Database& database);

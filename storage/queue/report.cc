@@ -154,11 +154,24 @@ absl::Status Report::Impl::FillDone(TargetSummary* summary, int64_t now_ms) {
   return absl::OkStatus();
 }
 
+absl::Status Report::Impl::CheckSchema() {
+  NIXQ_ASSIGN_OR_RETURN(int version, SchemaVersion(database_));
+  hooks_only_ = version == HooksSchemaVersion();
+  return hooks_only_ ? absl::OkStatus() : CheckSchemaVersion(database_);
+}
+
 absl::StatusOr<std::vector<TargetRow>> Report::Impl::Targets() {
+  NIXQ_ASSIGN_OR_RETURN(Transaction view, Transaction::BeginRead(database_));
+  NIXQ_RETURN_IF_ERROR(CheckSchema());
+  return ReadTargets();
+}
+
+absl::StatusOr<std::vector<TargetRow>> Report::Impl::ReadTargets() {
+  std::vector<TargetRow> targets;
+  if (hooks_only_) return targets;
   NIXQ_ASSIGN_OR_RETURN(Statement select,
                         database_.Prepare("SELECT " NIXQ_TARGET_COLUMNS
                                           " FROM targets t ORDER BY t.name"));
-  std::vector<TargetRow> targets;
   while (true) {
     NIXQ_ASSIGN_OR_RETURN(bool row, select.Step());
     if (!row) return targets;
@@ -168,9 +181,17 @@ absl::StatusOr<std::vector<TargetRow>> Report::Impl::Targets() {
 
 absl::StatusOr<QueueSummary> Report::Impl::Summary() {
   const int64_t now_ms = ToRow(clock_.Now());
-  NIXQ_ASSIGN_OR_RETURN(Transaction view, Transaction::BeginRead(database_));
   QueueSummary summary;
-  NIXQ_ASSIGN_OR_RETURN(std::vector<TargetRow> targets, Targets());
+  NIXQ_ASSIGN_OR_RETURN(summary.spool_files, CountSpoolFiles(state_dir_));
+  NIXQ_ASSIGN_OR_RETURN(Transaction view, Transaction::BeginRead(database_));
+  NIXQ_RETURN_IF_ERROR(CheckSchema());
+  NIXQ_ASSIGN_OR_RETURN(summary.schema_version, SchemaVersion(database_));
+  summary.file_bytes =
+      FileBytes(database_.file()) + FileBytes(database_.file() + "-wal");
+  NIXQ_ASSIGN_OR_RETURN(summary.inbox,
+                        CountOf(database_, "SELECT count(*) FROM inbox"));
+  if (hooks_only_) return summary;
+  NIXQ_ASSIGN_OR_RETURN(std::vector<TargetRow> targets, ReadTargets());
   for (TargetRow& target : targets) {
     summary.targets.push_back({.target = std::move(target)});
   }
@@ -178,8 +199,6 @@ absl::StatusOr<QueueSummary> Report::Impl::Summary() {
     NIXQ_RETURN_IF_ERROR(FillTarget(&target, now_ms));
     NIXQ_RETURN_IF_ERROR(FillDone(&target, now_ms));
   }
-  NIXQ_ASSIGN_OR_RETURN(summary.inbox,
-                        CountOf(database_, "SELECT count(*) FROM inbox"));
   NIXQ_ASSIGN_OR_RETURN(summary.derivations,
                         CountOf(database_, "SELECT count(*) FROM derivations"));
   NIXQ_ASSIGN_OR_RETURN(
@@ -192,16 +211,22 @@ absl::StatusOr<QueueSummary> Report::Impl::Summary() {
       CountOf(database_,
               "SELECT count(*) FROM paths WHERE root <> 'none' AND "
               "root = 'pin'"));
-  NIXQ_ASSIGN_OR_RETURN(summary.spool_files, CountSpoolFiles(state_dir_));
-  summary.file_bytes =
-      FileBytes(database_.file()) + FileBytes(database_.file() + "-wal");
-  NIXQ_ASSIGN_OR_RETURN(summary.schema_version, SchemaVersion(database_));
   return summary;
 }
 
 absl::StatusOr<std::vector<JobRow>> Report::Impl::Jobs(
     const JobFilter& filter) {
   NIXQ_ASSIGN_OR_RETURN(Transaction view, Transaction::BeginRead(database_));
+  NIXQ_RETURN_IF_ERROR(CheckSchema());
+  NIXQ_ASSIGN_OR_RETURN(std::vector<TargetRow> targets, ReadTargets());
+  if (filter.target &&
+      std::none_of(targets.begin(), targets.end(), [&](const TargetRow& row) {
+        return row.name == *filter.target;
+      })) {
+    return absl::NotFoundError(
+        absl::StrFormat("no target \"%s\"", *filter.target));
+  }
+  if (hooks_only_) return std::vector<JobRow>();
   absl::Time queued_before = filter.older_than
                                  ? clock_.Now() - *filter.older_than
                                  : absl::InfiniteFuture();
@@ -238,11 +263,12 @@ absl::StatusOr<Report> Report::Open(const QueueOptions& options) {
   std::string file = QueueFile(options.state_dir);
   absl::StatusOr<Database> database = Database::Open(file, database_options);
   if (!database.ok()) return Explain(database.status(), file);
-  NIXQ_RETURN_IF_ERROR(CheckSchemaVersion(*database));
-  return Report(std::make_unique<Impl>(
+  auto impl = std::make_unique<Impl>(
       *std::move(database),
       options.clock != nullptr ? *options.clock : SystemClock(),
-      options.state_dir));
+      options.state_dir);
+  NIXQ_RETURN_IF_ERROR(impl->CheckSchema());
+  return Report(std::move(impl));
 }
 
 Report::Report(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
@@ -257,6 +283,10 @@ absl::StatusOr<std::vector<TargetRow>> Report::Targets() {
 absl::StatusOr<std::vector<JobRow>> Report::Jobs(const JobFilter& filter) {
   return impl_->Jobs(filter);
 }
+absl::StatusOr<std::vector<Arrival>> Report::Arrivals(absl::Time before,
+                                                      size_t limit) {
+  return impl_->Arrivals(before, limit);
+}
 absl::StatusOr<PathReport> Report::Path(const std::string& path) {
   return impl_->Path(path);
 }
@@ -264,6 +294,11 @@ absl::StatusOr<Report::Outstanding> Report::Count(
     const std::vector<std::string>& paths) {
   return impl_->Count(paths);
 }
+absl::StatusOr<std::vector<TargetRow>> Report::WaitedFor(
+    const std::vector<std::string>& paths) {
+  return impl_->WaitedFor(paths);
+}
+bool Report::hooks_only() const { return impl_->hooks_only(); }
 absl::Status Report::CheckIntegrity() { return impl_->CheckIntegrity(); }
 
 }  // namespace nixq

@@ -6,6 +6,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -43,7 +44,7 @@ struct QueueSummary {
   int64_t holds = 0;
   int64_t pins = 0;
   uint64_t file_bytes = 0;  // queue.db and its WAL
-  int schema_version = 0;
+  int schema_version = 0;   // that of hooks alone: queued has never run
 };
 
 struct JobRow {
@@ -63,15 +64,34 @@ struct JobRow {
   absl::Duration duration;
 };
 
+// What a hook has left, or queuectl, and is not yet jobs.
+struct Arrival {
+  // In the order in which it moves; a derivation gets jobs when Nix has told
+  // its outputs.
+  enum class Place { kSpool, kInbox, kDerivations };
+  Place place = Place::kInbox;
+  std::string path;  // in any place it may be a .drv
+  std::string deriver;
+  std::string source;
+  absl::Time queued_at;
+  // Of derivations: how asking went.
+  int attempts = 0;
+  absl::Time next_attempt;  // the epoch: at once
+  std::string error_text;
+};
+// The word for the state of what is there: "spool", "inbox", "derivation".
+std::string_view Name(Arrival::Place place);
+
 struct PathReport {
   std::string path;
+  bool accepted = false;  // false: only arrivals tell of it
   std::string deriver;
   std::string system;
   std::string source;
   RootState root = RootState::kNone;
   absl::Time queued_at;
   std::vector<JobRow> jobs;
-  bool in_inbox = false;  // not yet accepted
+  std::vector<Arrival> arrivals;  // oldest first
 };
 
 struct JobFilter {
@@ -82,10 +102,12 @@ struct JobFilter {
   size_t limit = 100;
 };
 
+// A file that only hooks have written is a queue too: it has arrivals, and
+// neither targets nor jobs.
 class Report {
  public:
-  // NOT_FOUND: no queue there yet. FAILED_PRECONDITION: another schema.
-  // PERMISSION_DENIED says which group may read.
+  // NOT_FOUND: no queue there yet. FAILED_PRECONDITION: another schema, here
+  // and in what follows. PERMISSION_DENIED says which group may read.
   static absl::StatusOr<Report> Open(const QueueOptions& options);
   Report(Report&&) noexcept;
   Report& operator=(Report&&) noexcept;
@@ -98,7 +120,11 @@ class Report {
   // What is being sent, queued, parked: each oldest first, by when it was
   // last queued; then what is done, newest first. In one view of the queue: a
   // job that changes its state meanwhile is neither missed nor there twice.
+  // NOT_FOUND: there is no such target.
   absl::StatusOr<std::vector<JobRow>> Jobs(const JobFilter& filter);
+  // At most `limit` of what was left before `before`, oldest first.
+  absl::StatusOr<std::vector<Arrival>> Arrivals(absl::Time before,
+                                                size_t limit);
   // By full path, base name or a unique prefix of the base name. NOT_FOUND;
   // INVALID_ARGUMENT when several match.
   absl::StatusOr<PathReport> Path(const std::string& path);
@@ -119,6 +145,12 @@ class Report {
     std::vector<Failure> failed;
   };
   absl::StatusOr<Outstanding> Count(const std::vector<std::string>& paths);
+  // The targets that have such open jobs.
+  absl::StatusOr<std::vector<TargetRow>> WaitedFor(
+      const std::vector<std::string>& paths);
+  // Whether only hooks have written the file, as of the last question: queued
+  // has never run.
+  bool hooks_only() const;
   // SQLite's own integrity check; DATA_LOSS with its first complaint.
   absl::Status CheckIntegrity();
 

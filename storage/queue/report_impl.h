@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -35,28 +36,48 @@ class Report::Impl {
         clock_(clock),
         state_dir_(std::move(state_dir)) {}
 
+  // Finds out whether only hooks have written the file, and checks its schema
+  // otherwise. Each question begins with it, in its transaction: the daemon
+  // may have started since the last one.
+  absl::Status CheckSchema();
+
   absl::StatusOr<QueueSummary> Summary();
   absl::StatusOr<std::vector<TargetRow>> Targets();
   absl::StatusOr<std::vector<JobRow>> Jobs(const JobFilter& filter);
+  absl::StatusOr<std::vector<Arrival>> Arrivals(absl::Time before,
+                                                size_t limit);
   absl::StatusOr<PathReport> Path(const std::string& path);
   absl::StatusOr<Outstanding> Count(const std::vector<std::string>& paths);
+  absl::StatusOr<std::vector<TargetRow>> WaitedFor(
+      const std::vector<std::string>& paths);
   absl::Status CheckIntegrity();
 
+  bool hooks_only() const { return hooks_only_; }
+
  private:
+  absl::StatusOr<std::vector<TargetRow>> ReadTargets();
   absl::Status FillTarget(TargetSummary* summary, int64_t now_ms);
   absl::Status FillDone(TargetSummary* summary, int64_t now_ms);
   absl::StatusOr<Outstanding> CountAll();
   // Adds one path to `outstanding`; `awaited` entries of the spool have it.
   absl::Status CountOne(const std::string& path, int64_t awaited,
                         bool may_be_derived, Outstanding* outstanding);
+  // What the spool holds. To be asked before a transaction begins: what leaves
+  // it meanwhile is then seen as rows.
+  absl::StatusOr<std::vector<Arrival>> Spooled();
+  // What the tables hold: of one path, or of all.
+  absl::StatusOr<std::vector<Arrival>> ArrivedRows(
+      const std::optional<std::string>& path, absl::Time before, size_t limit);
   // The full path that a person means: itself, or the only one whose base
   // name begins so.
-  absl::StatusOr<std::string> FullPath(const std::string& path);
-  absl::StatusOr<bool> InInbox(const std::string& path);
+  absl::StatusOr<std::string> FullPath(const std::string& path,
+                                       const std::vector<Arrival>& spooled);
+  absl::Status FillAccepted(PathReport* report);
 
   Database database_;
   Clock& clock_;
   std::string state_dir_;
+  bool hooks_only_ = false;  // there is no table but the inbox
 };
 
 }  // namespace nixq

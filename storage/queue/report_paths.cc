@@ -1,6 +1,8 @@
 // What people ask about single paths.
 
+#include <algorithm>
 #include <cstdint>
+#include <iterator>
 #include <optional>
 #include <set>
 #include <string>
@@ -19,6 +21,8 @@ namespace {
 
 // Spool files that are looked into for the paths that somebody waits for.
 constexpr size_t kMaxSpoolFiles = 10000;
+// Entries of one path that a report on it lists.
+constexpr size_t kMostArrivals = 100;
 
 JobRow ReadJob(const Statement& row) {
   JobRow job;
@@ -42,6 +46,65 @@ JobRow ReadJob(const Statement& row) {
   return job;
 }
 
+// What the tables hold that is not yet jobs: of path ?1 or, if that is NULL, of
+// all, until ?2, at most ?3.
+constexpr std::string_view kInInbox =
+    "SELECT path, deriver, source, created_unix_ms, 0, 0, '' FROM inbox "
+    "WHERE (?1 IS NULL OR path = ?1) AND created_unix_ms <= ?2 "
+    "ORDER BY created_unix_ms, id LIMIT ?3";
+constexpr std::string_view kInDerivations =
+    "SELECT path, '', source, queued_unix_ms, attempts, next_attempt_unix_ms, "
+    "error_text FROM derivations "
+    "WHERE (?1 IS NULL OR path = ?1) AND queued_unix_ms <= ?2 "
+    "ORDER BY queued_unix_ms, id LIMIT ?3";
+
+Arrival ReadArrival(const Statement& row, Arrival::Place place) {
+  Arrival arrival;
+  arrival.place = place;
+  arrival.path = row.Text(0);
+  arrival.deriver = row.Text(1);
+  arrival.source = row.Text(2);
+  arrival.queued_at = FromRow(row.Int(3));
+  arrival.attempts = static_cast<int>(row.Int(4));
+  arrival.next_attempt = FromRow(row.Int(5));
+  arrival.error_text = row.Text(6);
+  return arrival;
+}
+
+// The first two paths whose base name begins with ?1; all of `paths` are in
+// one store directory, so that an index can be used: any row tells which.
+constexpr std::string_view kBeginningInPaths =
+    "WITH wanted (first) AS (SELECT rtrim(path, replace(path, '/', '')) || ?1 "
+    "FROM paths LIMIT 1) SELECT p.path FROM wanted CROSS JOIN paths p "
+    "ON p.path >= first AND p.path < first || char(127) ORDER BY 1 LIMIT 2";
+#define NIXQ_BEGINNING_IN(table)                                            \
+  "SELECT DISTINCT path FROM " table                                        \
+  " WHERE substr(path, 1 + "                                                \
+  "length(rtrim(path, replace(path, '/', ''))), length(?1)) = ?1 ORDER BY " \
+  "path LIMIT 2"
+
+void SortOldestFirst(std::vector<Arrival>& arrivals) {
+  std::stable_sort(arrivals.begin(), arrivals.end(),
+                   [](const Arrival& a, const Arrival& b) {
+                     return a.queued_at < b.queued_at;
+                   });
+}
+
+absl::Status NeverHeardOf(const std::string& path) {
+  return absl::NotFoundError(absl::StrFormat(
+      "%s: the queue has never heard of it; `queuectl add` queues it", path));
+}
+
+// Of path ?1: its entries, and its open, all and parked jobs.
+constexpr std::string_view kOutstanding =
+    "SELECT (SELECT count(*) FROM inbox WHERE path = ?1) + "
+    "(SELECT count(*) FROM derivations WHERE path = ?1), "
+    "p.open_count, p.job_count, "
+    "(SELECT count(*) FROM jobs WHERE state = 'parked' AND path_id = p.id) "
+    "FROM (SELECT 1) LEFT JOIN paths p ON p.path = ?1";
+constexpr std::string_view kOutstandingInInbox =
+    "SELECT (SELECT count(*) FROM inbox WHERE path = ?1), NULL, 0, 0";
+
 // Why nothing will be done for a path, for who waits for it.
 std::string WhyWithoutJobs(const std::string& path, bool known) {
   if (path.ends_with(".drv")) {
@@ -54,6 +117,18 @@ std::string WhyWithoutJobs(const std::string& path, bool known) {
 }
 
 }  // namespace
+
+std::string_view Name(Arrival::Place place) {
+  switch (place) {
+    case Arrival::Place::kSpool:
+      return "spool";
+    case Arrival::Place::kInbox:
+      return "inbox";
+    case Arrival::Place::kDerivations:
+      return "derivation";
+  }
+  return "";
+}
 
 absl::StatusOr<int64_t> CountOf(Database& database, std::string_view sql) {
   NIXQ_ASSIGN_OR_RETURN(std::optional<int64_t> count, database.QueryInt(sql));
@@ -69,77 +144,148 @@ absl::StatusOr<std::vector<JobRow>> ReadJobs(Statement& statement) {
   }
 }
 
-absl::StatusOr<bool> Report::Impl::InInbox(const std::string& path) {
-  NIXQ_ASSIGN_OR_RETURN(
-      Statement select,
-      database_.Prepare("SELECT 1 FROM inbox WHERE path = ?1 LIMIT 1"));
-  return select.Bind(path).Step();
+absl::StatusOr<std::vector<Arrival>> Report::Impl::Spooled() {
+  NIXQ_ASSIGN_OR_RETURN(SpoolListing spool,
+                        PeekSpool(state_dir_, kMaxSpoolFiles));
+  std::vector<Arrival> arrivals;
+  for (SpoolFile& file : spool.files) {
+    for (InboxEntry& entry : file.entries) {
+      Arrival arrival;
+      arrival.place = Arrival::Place::kSpool;
+      arrival.path = std::move(entry.path);
+      arrival.deriver = std::move(entry.deriver);
+      arrival.source = std::move(entry.source);
+      arrival.queued_at = FromRow(entry.created_unix_ms);
+      arrivals.push_back(std::move(arrival));
+    }
+  }
+  return arrivals;
 }
 
-absl::StatusOr<std::string> Report::Impl::FullPath(const std::string& path) {
-  if (path.starts_with('/')) return path;
-  // All paths of a queue are in one store directory, so that an index can be
-  // used: any row tells which.
-  NIXQ_ASSIGN_OR_RETURN(
-      Statement select,
-      database_.Prepare(
-          "WITH any_path (path) AS (SELECT * FROM (SELECT path FROM paths "
-          "LIMIT 1) UNION ALL SELECT * FROM (SELECT path FROM inbox LIMIT 1)), "
-          "wanted (first) AS (SELECT rtrim(path, replace(path, '/', '')) || ?1 "
-          "FROM any_path LIMIT 1) "
-          "SELECT p.path FROM wanted CROSS JOIN paths p ON p.path >= first AND "
-          "p.path < first || char(127) "
-          "UNION "
-          "SELECT i.path FROM wanted CROSS JOIN inbox i ON i.path >= first AND "
-          "i.path < first || char(127) LIMIT 2"));
-  NIXQ_ASSIGN_OR_RETURN(bool first, select.Bind(path).Step());
-  if (!first) {
-    return absl::NotFoundError(
-        absl::StrFormat("%s: the queue has never heard of it", path));
+absl::StatusOr<std::vector<Arrival>> Report::Impl::ArrivedRows(
+    const std::optional<std::string>& path, absl::Time before, size_t limit) {
+  std::vector<Arrival> arrivals;
+  for (Arrival::Place place :
+       {Arrival::Place::kInbox, Arrival::Place::kDerivations}) {
+    const bool inbox = place == Arrival::Place::kInbox;
+    if (hooks_only_ && !inbox) continue;
+    NIXQ_ASSIGN_OR_RETURN(Statement select,
+                          database_.Prepare(inbox ? kInInbox : kInDerivations));
+    select.Bind(path, ToRow(before), limit);
+    while (true) {
+      NIXQ_ASSIGN_OR_RETURN(bool row, select.Step());
+      if (!row) break;
+      arrivals.push_back(ReadArrival(select, place));
+    }
   }
-  std::string found = select.Text(0);
-  NIXQ_ASSIGN_OR_RETURN(bool second, select.Step());
-  if (second && !found.ends_with("/" + path)) {
-    return absl::InvalidArgumentError(
-        absl::StrFormat("%s: not unique: %s, %s", path, found, select.Text(0)));
-  }
-  return found;
+  return arrivals;
 }
 
-absl::StatusOr<PathReport> Report::Impl::Path(const std::string& path) {
-  if (path.empty()) return absl::InvalidArgumentError("which path?");
+absl::StatusOr<std::vector<Arrival>> Report::Impl::Arrivals(absl::Time before,
+                                                            size_t limit) {
+  NIXQ_ASSIGN_OR_RETURN(std::vector<Arrival> spooled, Spooled());
   NIXQ_ASSIGN_OR_RETURN(Transaction view, Transaction::BeginRead(database_));
-  PathReport report;
-  NIXQ_ASSIGN_OR_RETURN(report.path, FullPath(path));
-  NIXQ_ASSIGN_OR_RETURN(report.in_inbox, InInbox(report.path));
+  NIXQ_RETURN_IF_ERROR(CheckSchema());
+  NIXQ_ASSIGN_OR_RETURN(std::vector<Arrival> arrivals,
+                        ArrivedRows(std::nullopt, before, limit));
+  for (Arrival& arrival : spooled) {
+    if (arrival.queued_at <= before) arrivals.push_back(std::move(arrival));
+  }
+  SortOldestFirst(arrivals);
+  if (arrivals.size() > limit) arrivals.resize(limit);
+  return arrivals;
+}
+
+absl::StatusOr<std::string> Report::Impl::FullPath(
+    const std::string& path, const std::vector<Arrival>& spooled) {
+  if (path.starts_with('/')) return path;
+  std::set<std::string> found;  // an exact one comes before longer ones
+  for (const Arrival& arrival : spooled) {
+    const std::string& full = arrival.path;
+    if (full.compare(full.rfind('/') + 1, path.size(), path) == 0) {
+      found.insert(full);
+    }
+  }
+  std::vector<std::string_view> places = {NIXQ_BEGINNING_IN("inbox")};
+  if (!hooks_only_) {
+    places.insert(places.end(),
+                  {kBeginningInPaths, NIXQ_BEGINNING_IN("derivations")});
+  }
+  for (std::string_view place : places) {
+    NIXQ_ASSIGN_OR_RETURN(Statement select, database_.Prepare(place));
+    select.Bind(path);
+    while (true) {
+      NIXQ_ASSIGN_OR_RETURN(bool row, select.Step());
+      if (!row) break;
+      found.insert(select.Text(0));
+    }
+  }
+  if (found.empty()) return NeverHeardOf(path);
+  const std::string& first = *found.begin();
+  if (found.size() > 1 && !first.ends_with("/" + path)) {
+    return absl::InvalidArgumentError(absl::StrFormat(
+        "%s: not unique: %s, %s", path, first, *std::next(found.begin())));
+  }
+  return first;
+}
+
+absl::Status Report::Impl::FillAccepted(PathReport* report) {
   NIXQ_ASSIGN_OR_RETURN(
       Statement select,
       database_.Prepare("SELECT deriver, system, source, root, queued_unix_ms "
                         "FROM paths WHERE path = ?1"));
-  NIXQ_ASSIGN_OR_RETURN(bool row, select.Bind(report.path).Step());
-  if (!row && !report.in_inbox) {
-    return absl::NotFoundError(
-        absl::StrFormat("%s: the queue has never heard of it", path));
-  }
-  if (row) {
-    report.deriver = select.Text(0);
-    report.system = select.Text(1);
-    report.source = select.Text(2);
-    report.root = RootStateFromName(select.Text(3));
-    report.queued_at = FromRow(select.Int(4));
-  }
+  NIXQ_ASSIGN_OR_RETURN(report->accepted, select.Bind(report->path).Step());
+  if (!report->accepted) return absl::OkStatus();
+  report->deriver = select.Text(0);
+  report->system = select.Text(1);
+  report->source = select.Text(2);
+  report->root = RootStateFromName(select.Text(3));
+  report->queued_at = FromRow(select.Int(4));
   NIXQ_ASSIGN_OR_RETURN(
       Statement jobs,
       database_.Prepare("SELECT " NIXQ_JOB_COLUMNS
                         "FROM paths p CROSS JOIN jobs j ON j.path_id = p.id "
                         "JOIN targets t ON t.id = j.target_id "
                         "WHERE p.path = ?1 ORDER BY t.name"));
-  NIXQ_ASSIGN_OR_RETURN(report.jobs, ReadJobs(jobs.Bind(report.path)));
+  NIXQ_ASSIGN_OR_RETURN(report->jobs, ReadJobs(jobs.Bind(report->path)));
+  return absl::OkStatus();
+}
+
+absl::StatusOr<PathReport> Report::Impl::Path(const std::string& path) {
+  if (path.empty()) return absl::InvalidArgumentError("which path?");
+  NIXQ_ASSIGN_OR_RETURN(std::vector<Arrival> spooled, Spooled());
+  NIXQ_ASSIGN_OR_RETURN(Transaction view, Transaction::BeginRead(database_));
+  NIXQ_RETURN_IF_ERROR(CheckSchema());
+  PathReport report;
+  NIXQ_ASSIGN_OR_RETURN(report.path, FullPath(path, spooled));
+  NIXQ_ASSIGN_OR_RETURN(
+      report.arrivals,
+      ArrivedRows(report.path, absl::InfiniteFuture(), kMostArrivals));
+  for (Arrival& arrival : spooled) {
+    if (arrival.path == report.path) report.arrivals.push_back(arrival);
+  }
+  SortOldestFirst(report.arrivals);
+  if (!hooks_only_) NIXQ_RETURN_IF_ERROR(FillAccepted(&report));
+  if (report.accepted) return report;
+  if (report.arrivals.empty()) return NeverHeardOf(path);
+  const Arrival& first = report.arrivals.front();
+  report.deriver = first.deriver;
+  report.source = first.source;
+  report.queued_at = first.queued_at;
+  // Whoever left it there holds it.
+  if (!report.path.ends_with(".drv")) report.root = RootState::kHold;
   return report;
 }
 
 absl::StatusOr<Report::Outstanding> Report::Impl::CountAll() {
   NIXQ_ASSIGN_OR_RETURN(int64_t spool_files, CountSpoolFiles(state_dir_));
+  NIXQ_ASSIGN_OR_RETURN(Transaction view, Transaction::BeginRead(database_));
+  NIXQ_RETURN_IF_ERROR(CheckSchema());
+  if (hooks_only_) {
+    NIXQ_ASSIGN_OR_RETURN(int64_t inbox,
+                          CountOf(database_, "SELECT count(*) FROM inbox"));
+    return Outstanding{.open = inbox + spool_files};
+  }
   NIXQ_ASSIGN_OR_RETURN(
       Statement select,
       database_.Prepare(
@@ -158,12 +304,7 @@ absl::Status Report::Impl::CountOne(const std::string& path, int64_t awaited,
                                     Outstanding* outstanding) {
   NIXQ_ASSIGN_OR_RETURN(
       Statement select,
-      database_.Prepare("SELECT (SELECT count(*) FROM inbox WHERE path = ?1) + "
-                        "(SELECT count(*) FROM derivations WHERE path = ?1), "
-                        "p.open_count, p.job_count, "
-                        "(SELECT count(*) FROM jobs WHERE state = 'parked' AND "
-                        "path_id = p.id) "
-                        "FROM (SELECT 1) LEFT JOIN paths p ON p.path = ?1"));
+      database_.Prepare(hooks_only_ ? kOutstandingInInbox : kOutstanding));
   NIXQ_ASSIGN_OR_RETURN(bool row, select.Bind(path).Step());
   if (!row) return absl::InternalError("a count without a row");
   awaited += select.Int(0);
@@ -200,31 +341,63 @@ absl::Status Report::Impl::CountOne(const std::string& path, int64_t awaited,
 absl::StatusOr<Report::Outstanding> Report::Impl::Count(
     const std::vector<std::string>& paths) {
   if (paths.empty()) return CountAll();
-  // The spool first: what leaves it meanwhile is then seen as rows.
-  NIXQ_ASSIGN_OR_RETURN(SpoolListing spool,
-                        PeekSpool(state_dir_, kMaxSpoolFiles));
-  std::set<std::string> spooled;
-  bool may_be_derived = false;
-  for (const SpoolFile& file : spool.files) {
-    for (const InboxEntry& entry : file.entries) {
-      spooled.insert(entry.path);
-      may_be_derived |= entry.kind == InboxKind::kDerivation;
-    }
-  }
+  NIXQ_ASSIGN_OR_RETURN(std::vector<Arrival> spooled, Spooled());
   NIXQ_ASSIGN_OR_RETURN(Transaction view, Transaction::BeginRead(database_));
+  NIXQ_RETURN_IF_ERROR(CheckSchema());
   NIXQ_ASSIGN_OR_RETURN(
       int64_t derivations,
       CountOf(database_,
-              "SELECT EXISTS (SELECT 1 FROM derivations) OR "
-              "EXISTS (SELECT 1 FROM inbox WHERE kind = 'derivation')"));
-  may_be_derived |= derivations != 0;
+              "SELECT EXISTS (SELECT 1 FROM inbox WHERE kind = 'derivation')"));
+  if (!hooks_only_ && derivations == 0) {
+    NIXQ_ASSIGN_OR_RETURN(
+        derivations,
+        CountOf(database_, "SELECT EXISTS (SELECT 1 FROM derivations)"));
+  }
+  std::multiset<std::string_view> awaited;
+  for (const Arrival& arrival : spooled) {
+    awaited.insert(arrival.path);
+    derivations += arrival.path.ends_with(".drv") ? 1 : 0;
+  }
   Outstanding outstanding;
   for (const std::string& path : paths) {
     NIXQ_RETURN_IF_ERROR(CountOne(path,
-                                  static_cast<int64_t>(spooled.count(path)),
-                                  may_be_derived, &outstanding));
+                                  static_cast<int64_t>(awaited.count(path)),
+                                  derivations > 0, &outstanding));
   }
   return outstanding;
+}
+
+absl::StatusOr<std::vector<TargetRow>> Report::Impl::WaitedFor(
+    const std::vector<std::string>& paths) {
+  NIXQ_ASSIGN_OR_RETURN(Transaction view, Transaction::BeginRead(database_));
+  NIXQ_RETURN_IF_ERROR(CheckSchema());
+  std::vector<TargetRow> waited_for;
+  NIXQ_ASSIGN_OR_RETURN(std::vector<TargetRow> targets, ReadTargets());
+  for (TargetRow& target : targets) {
+    NIXQ_ASSIGN_OR_RETURN(
+        Statement any,
+        database_.Prepare(
+            "SELECT EXISTS (SELECT 1 FROM jobs WHERE target_id = ?1 AND "
+            "state = 'queued') OR EXISTS (SELECT 1 FROM jobs WHERE "
+            "target_id = ?1 AND state = 'sending')"));
+    NIXQ_ASSIGN_OR_RETURN(
+        Statement of_path,
+        database_.Prepare(
+            "SELECT EXISTS (SELECT 1 FROM paths p CROSS JOIN "
+            "jobs j ON j.path_id = p.id WHERE p.path = ?2 AND "
+            "target_id = ?1 AND state IN ('queued', 'sending'))"));
+    bool waits = false;
+    if (paths.empty()) {
+      NIXQ_ASSIGN_OR_RETURN(bool row, any.Bind(target.id).Step());
+      waits = row && any.Int(0) != 0;
+    }
+    for (const std::string& path : paths) {
+      NIXQ_ASSIGN_OR_RETURN(bool row, of_path.Bind(target.id, path).Step());
+      waits |= row && of_path.Int(0) != 0;
+    }
+    if (waits) waited_for.push_back(std::move(target));
+  }
+  return waited_for;
 }
 
 }  // namespace nixq

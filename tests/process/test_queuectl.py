@@ -82,7 +82,9 @@ class Reading(ctl_case.CtlCase):
                              "name", "health", "queued", "parked", "done")))
         self.assertGreater(target["sent_last_hour_bytes"], 0)
         self.queue.stop()
-        self.assertIsNone(self.queue.ctl_json("status")["daemon"])
+        status = self.queue.ctl_json("status")
+        self.assertIsNone(status["daemon"])
+        self.assertEqual("stopped", status["daemon_state"])
         self.assertIn("not running", self.queue.ctl("status").stdout)
 
     def test_list_filters(self):
@@ -148,6 +150,7 @@ class ExitCodes(ctl_case.CtlCase):
                           ["show", self.nix.store_dir
                            + "/0123456789abcdfghijklmnpqrsvwxyz-none"],
                           ["pause", "nobody"], ["resume", "nobody"],
+                          ["list", "--target", "typo"],
                           ["add", "/etc/passwd"]):
             with self.subTest(arguments=arguments):
                 result = self.queue.ctl(*arguments, code=1)
@@ -175,10 +178,34 @@ class ExitCodes(ctl_case.CtlCase):
         path = self.open_path()
         result = self.queue.ctl("wait", "--timeout", "200ms", code=1)
         self.assertIn("1 still open", result.stderr)
-        self.assertEqual({"open": 1, "parked": 0, "failed": []}, json.loads(self.queue.ctl(
-            "wait", "--timeout", "0s", "--json", path, code=1).stdout))
+        self.assertEqual(
+            {"open": 1, "parked": 0, "failed": []}, json.loads(self.queue.ctl(
+                "wait", "--timeout", "0s", "--json", path, code=1).stdout))
+        self.queue.ctl("pause", "away")
+        result = self.queue.ctl("wait", "--timeout", "0s", path, code=1)
+        self.assertIn("away: paused", result.stderr)
+        self.switch_target("another", "file://" + self.cache.directory)
+        result = self.queue.ctl("wait", "--timeout", "0s", code=1)
+        self.assertIn("away: not in the configuration", result.stderr)
         self.queue.stop()
-        self.queue.ctl("wait", "--timeout", "60s", code=3)
+        result = self.queue.ctl("wait", "--timeout", "60s", code=3)
+        self.assertIn("queued is not running, and 1 waits for it",
+                      result.stderr)
+
+    def test_wait_on_a_terminal_leaves_no_trace(self):
+        path = self.open_path()
+        result = subprocess.run(
+            ["script", "-qec", " ".join([
+                os.path.join(queued.BIN, "queuectl"), "--config",
+                self.queue.config_file, "wait", "--timeout", "200ms", path]),
+             "/dev/null"], env={**self.queue.environment, "TERM": "xterm"},
+            stdin=subprocess.DEVNULL, capture_output=True,
+            timeout=60 * children.SLOWNESS, check=False)
+        shown = result.stdout.decode()
+        self.assertEqual(1, result.returncode, shown)
+        self.assertIn("1 to go", shown)
+        *_, last = shown.split("\r\x1b[K")
+        self.assertTrue(last.startswith("queuectl: 1 still open"), shown)
 
     def test_wait_for_what_will_not_arrive(self):
         unknown = self.nix.add_text("plain", self.salt)

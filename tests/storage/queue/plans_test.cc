@@ -167,6 +167,10 @@ class Plans : public QueueFixture {
            return report_->Path(Path("a").path.substr(strlen("/nix/store/")))
                .status();
          }},
+        {"Report::Arrivals",
+         [this] {
+           return report_->Arrivals(absl::InfiniteFuture(), 10).status();
+         }},
         {"Report::Count", [this] { return report_->Count({}).status(); }},
         {"Report::Jobs",
          [this] { return report_->Jobs({.limit = 1}).status(); }},

@@ -156,7 +156,7 @@ TEST_F(ReportTest, JobsAreFiltered) {
   EXPECT_THAT(Names(old), ElementsAre("waiting@nas"));
   JobFilter nobody;
   nobody.target = "nosuch";
-  EXPECT_THAT(Names(nobody), IsEmpty());
+  EXPECT_TRUE(absl::IsNotFound(report_->Jobs(nobody).status()));
 }
 
 // A path that is built again keeps its id, and is not the oldest any more.
@@ -206,7 +206,8 @@ TEST_F(ReportTest, RowsAreWhole) {
   EXPECT_EQ(path.source, "hook");
   EXPECT_EQ(path.root, RootState::kHold);
   EXPECT_EQ(path.queued_at, start_);
-  EXPECT_FALSE(path.in_inbox);
+  EXPECT_TRUE(path.accepted);
+  EXPECT_THAT(path.arrivals, IsEmpty());
   ASSERT_THAT(path.jobs, SizeIs(2));
   const JobRow& job = path.jobs[0];
   EXPECT_EQ(job.target, "nas");
@@ -247,18 +248,72 @@ TEST_F(ReportTest, PathsAreFoundByWhatPeopleType) {
   EXPECT_TRUE(absl::IsInvalidArgument(report_->Path("").status()));
 }
 
-TEST_F(ReportTest, WhatIsInTheInboxIsFoundToo) {
-  auto writer = InboxWriter::Open(Options().state_dir, absl::Seconds(1));
-  ASSERT_OK(writer.status());
-  ASSERT_OK(writer->Put({Output("fresh"), Output("waiting")}));
-  std::string base = StorePathOf("fresh").substr(strlen("/nix/store/"));
-  ASSERT_OK_AND_ASSIGN(PathReport path, report_->Path(base));
-  EXPECT_EQ(path.path, StorePathOf("fresh"));
-  EXPECT_TRUE(path.in_inbox);
-  EXPECT_THAT(path.jobs, IsEmpty());
+// What hooks have left is found in each place where it may lie.
+TEST_F(ReportTest, WhatIsNotYetTakenInIsFoundToo) {
+  InboxEntry fresh = Output("fresh");
+  fresh.deriver = StorePathOf("fresh.drv");
+  InboxEntry floating = Output("floating.drv");
+  floating.kind = InboxKind::kDerivation;
+  floating.created_unix_ms += 2000;
+  InboxEntry spooled = Output("spooled");
+  spooled.created_unix_ms += 1000;
+  {
+    auto writer = InboxWriter::Open(Options().state_dir, absl::Seconds(1));
+    ASSERT_OK(writer.status());
+    ASSERT_OK(writer->Put({floating, fresh, Output("waiting")}));
+  }
+  ASSERT_OK(WriteSpool(Options().state_dir, {spooled}));
+  ASSERT_OK(queue_->Accept({}, {Output("asked.drv")}, {}));
+  ASSERT_OK_AND_ASSIGN(auto due, queue_->DueDerivations(9));
+  ASSERT_OK(queue_->DelayDerivation(
+      due.at(0).id, clock_.Now() + absl::Minutes(5), "no such derivation"));
+
+  for (const auto& [name, place] :
+       {std::pair("fresh", "inbox"), std::pair("floating.drv", "inbox"),
+        std::pair("spooled", "spool"), std::pair("asked.drv", "derivation")}) {
+    SCOPED_TRACE(name);
+    std::string base = StorePathOf(name).substr(strlen("/nix/store/"));
+    for (const std::string& wanted :
+         {StorePathOf(name), base, base.substr(0, base.size() - 1)}) {
+      ASSERT_OK_AND_ASSIGN(PathReport path, report_->Path(wanted));
+      EXPECT_EQ(path.path, StorePathOf(name));
+      EXPECT_FALSE(path.accepted);
+      EXPECT_EQ(path.root, path.path.ends_with(".drv") ? RootState::kNone
+                                                       : RootState::kHold);
+      EXPECT_EQ(path.source, "hook");
+      EXPECT_GE(path.queued_at, absl::FromUnixMillis(1795230725000));
+      EXPECT_THAT(path.jobs, IsEmpty());
+      ASSERT_THAT(path.arrivals, SizeIs(1));
+      EXPECT_EQ(Name(path.arrivals[0].place), place);
+    }
+  }
+  ASSERT_OK_AND_ASSIGN(PathReport path, report_->Path(StorePathOf("fresh")));
+  EXPECT_EQ(path.deriver, StorePathOf("fresh.drv"));
+  ASSERT_OK_AND_ASSIGN(path, report_->Path(StorePathOf("asked.drv")));
+  EXPECT_EQ(path.arrivals[0].attempts, 1);
+  EXPECT_EQ(path.arrivals[0].next_attempt, clock_.Now() + absl::Minutes(5));
+  EXPECT_EQ(path.arrivals[0].error_text, "no such derivation");
+  // Built again: a row, and an entry.
   ASSERT_OK_AND_ASSIGN(path, report_->Path(StorePathOf("waiting")));
-  EXPECT_TRUE(path.in_inbox);
+  EXPECT_TRUE(path.accepted);
+  EXPECT_THAT(path.arrivals, SizeIs(1));
   EXPECT_THAT(path.jobs, SizeIs(2));
+
+  auto names = [&](absl::Time before, size_t limit) {
+    std::vector<std::string> result;
+    auto arrivals = report_->Arrivals(before, limit);
+    EXPECT_OK(arrivals.status());
+    for (const Arrival& arrival : *arrivals) {
+      result.push_back(arrival.path.substr(arrival.path.find('-') + 1));
+    }
+    return result;
+  };
+  EXPECT_THAT(
+      names(absl::InfiniteFuture(), 100),
+      ElementsAre("fresh", "waiting", "spooled", "floating.drv", "asked.drv"));
+  EXPECT_THAT(names(absl::InfiniteFuture(), 1), ElementsAre("fresh"));
+  EXPECT_THAT(names(absl::FromUnixMillis(spooled.created_unix_ms), 100),
+              ElementsAre("fresh", "waiting", "spooled"));
 }
 
 TEST_F(ReportTest, CountsWhatIsOutstanding) {
@@ -358,6 +413,74 @@ TEST_F(ReportTest, NeverWaitsForAWriter) {
   ASSERT_OK_AND_ASSIGN(Report::Outstanding all, report_->Count({}));
   EXPECT_EQ(all.parked, 1);
   EXPECT_OK(Report::Open(Options()).status());
+}
+
+TEST_F(ReportTest, TargetsThatAreWaitedFor) {
+  auto names = [&](const std::vector<std::string>& paths) {
+    std::vector<std::string> result;
+    auto targets = report_->WaitedFor(paths);
+    EXPECT_OK(targets.status());
+    for (const TargetRow& target : *targets) result.push_back(target.name);
+    return result;
+  };
+  EXPECT_THAT(names({}), ElementsAre("nas", "s3"));
+  EXPECT_THAT(names({StorePathOf("done"), StorePathOf("parked")}),
+              ElementsAre("s3"));
+  EXPECT_THAT(names({StorePathOf("done"), StorePathOf("sending")}),
+              ElementsAre("nas", "s3"));
+  EXPECT_THAT(names({StorePathOf("nosuch")}), IsEmpty());
+}
+
+// Until the daemon has run there is the inbox, and nothing else.
+TEST_F(ReportTest, AFileOfHooksAlone) {
+  QueueOptions options = Options();
+  options.state_dir = dir_ / "hooks";
+  {
+    auto writer = InboxWriter::Open(options.state_dir, absl::Seconds(1));
+    ASSERT_OK(writer.status());
+    ASSERT_OK(writer->Put({Output("built")}));
+    ASSERT_OK(WriteSpool(options.state_dir, {Output("spooled")}));
+  }
+  ASSERT_OK_AND_ASSIGN(Report report, Report::Open(options));
+  EXPECT_TRUE(report.hooks_only());
+  EXPECT_FALSE(report_->hooks_only());
+  ASSERT_OK_AND_ASSIGN(QueueSummary summary, report.Summary());
+  EXPECT_EQ(summary.inbox, 1);
+  EXPECT_EQ(summary.spool_files, 1);
+  EXPECT_THAT(summary.targets, IsEmpty());
+  ASSERT_OK_AND_ASSIGN(std::vector<TargetRow> targets, report.Targets());
+  EXPECT_THAT(targets, IsEmpty());
+  ASSERT_OK_AND_ASSIGN(std::vector<JobRow> jobs, report.Jobs({}));
+  EXPECT_THAT(jobs, IsEmpty());
+  ASSERT_OK_AND_ASSIGN(auto arrivals,
+                       report.Arrivals(absl::InfiniteFuture(), 9));
+  EXPECT_THAT(arrivals, SizeIs(2));
+  for (const char* name : {"built", "spooled"}) {
+    std::string base = StorePathOf(name).substr(strlen("/nix/store/"));
+    ASSERT_OK_AND_ASSIGN(PathReport path, report.Path(base.substr(0, 34)));
+    EXPECT_EQ(path.path, StorePathOf(name));
+    EXPECT_THAT(path.arrivals, SizeIs(1));
+  }
+  EXPECT_TRUE(absl::IsNotFound(report.Path(StorePathOf("other")).status()));
+  ASSERT_OK_AND_ASSIGN(Report::Outstanding all, report.Count({}));
+  EXPECT_EQ(all.open, 2);
+  ASSERT_OK_AND_ASSIGN(
+      Report::Outstanding some,
+      report.Count({StorePathOf("built"), StorePathOf("other")}));
+  EXPECT_EQ(some.open, 1);
+  ASSERT_THAT(some.failed, SizeIs(1));
+  EXPECT_EQ(some.failed[0].path, StorePathOf("other"));
+
+  // The daemon starts: the same report sees its tables.
+  ASSERT_OK_AND_ASSIGN(Queue queue, Queue::Open(options));
+  ASSERT_OK(queue.SyncTargets({{"nas", "file:///nas"}}).status());
+  ASSERT_OK_AND_ASSIGN(std::vector<InboxEntry> inbox, queue.ReadInbox(9));
+  ASSERT_OK(queue.Accept({Path("built")}, {}, {inbox.at(0).id}));
+  ASSERT_OK_AND_ASSIGN(some, report.Count({StorePathOf("built")}));
+  EXPECT_EQ(some.open, 1);
+  EXPECT_FALSE(report.hooks_only());
+  ASSERT_OK_AND_ASSIGN(summary, report.Summary());
+  EXPECT_EQ(summary.targets.at(0).queued, 1);
 }
 
 TEST_F(ReportTest, OpenSaysWhatToDo) {
