@@ -1,7 +1,9 @@
 // queuectl: the command line.
 #include <CLI/CLI.hpp>
+#include <cerrno>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <exception>
 #include <functional>
 #include <string>
@@ -196,13 +198,22 @@ int Main(int argc, char** argv) {
   return run(*context);
 }
 
+// The exit code of a command whose output may not have gone anywhere.
+int Written(int code) {
+  errno = 0;
+  if (fflush(stdout) == 0 && ferror(stdout) == 0) return code;
+  fprintf(stderr, "queuectl: write the output: %s\n",
+          errno == 0 ? "it is not complete" : strerror(errno));
+  return kExitFailed;
+}
+
 }  // namespace
 }  // namespace nixq
 
 int main(int argc, char** argv) {
   // The command line parser throws; nothing else of ours does.
   try {
-    return nixq::Main(argc, argv);
+    return nixq::Written(nixq::Main(argc, argv));
   } catch (const std::exception& error) {
     fprintf(stderr, "queuectl: %s\n", error.what());
     return EXIT_FAILURE;

@@ -207,6 +207,23 @@ class ExitCodes(ctl_case.CtlCase):
         *_, last = shown.split("\r\x1b[K")
         self.assertTrue(last.startswith("queuectl: 1 still open"), shown)
 
+    def test_output_that_goes_nowhere(self):
+        path = self.build("x")
+        self.queue.wait()
+        for arguments in (["status"], ["list"], ["show", path], ["version"],
+                          ["check"], ["status", "--json"], ["--help"],
+                          ["pause", "dir"], ["wait", "--json"]):
+            with self.subTest(arguments=arguments), \
+                    open("/dev/full", "wb") as full:
+                result = subprocess.run(
+                    [os.path.join(queued.BIN, "queuectl"), "--config",
+                     self.queue.config_file, *arguments], stdout=full,
+                    stderr=subprocess.PIPE, text=True, check=False,
+                    env=self.queue.environment,
+                    timeout=60 * children.SLOWNESS)
+                self.assertEqual(1, result.returncode)
+                self.assertIn("No space left on device", result.stderr)
+
     def test_wait_for_what_will_not_arrive(self):
         unknown = self.nix.add_text("plain", self.salt)
         gone = self.build("gone")
