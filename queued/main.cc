@@ -6,6 +6,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <exception>
+#include <memory>
 #include <string>
 
 #include "queued/config.h"
@@ -45,6 +46,19 @@ absl::StatusOr<Config> Load(const Arguments& arguments,
   return config;
 }
 
+// A daemon whose readers may ask it: the sockets are bound before the queue
+// gives the directory, from which later ones have it, to the readers' group.
+absl::StatusOr<std::unique_ptr<Daemon>> StartDaemon(
+    Config config, const Surroundings& surroundings, const DaemonParts& parts) {
+  if (!config.reader_group.empty()) {
+    absl::StatusOr<gid_t> group = GroupNumber(config.reader_group);
+    if (!group.ok()) return Annotate(group.status(), "reader-group");
+    NIXQ_RETURN_IF_ERROR(
+        Annotate(ShareStatusSocket(config.state_dir, *group), "reader-group"));
+  }
+  return Daemon::Start(std::move(config), surroundings, parts);
+}
+
 // The whole life of a daemon with its sockets, over any number of reloads.
 int Serve(const Arguments& arguments, Config config,
           const Surroundings& surroundings) {
@@ -75,7 +89,7 @@ int Serve(const Arguments& arguments, Config config,
       .load_config = [&] { return Load(arguments, surroundings); }};
   while (true) {
     absl::StatusOr<std::unique_ptr<Daemon>> daemon =
-        Daemon::Start(std::move(config), surroundings, parts);
+        StartDaemon(std::move(config), surroundings, parts);
     if (!daemon.ok()) {
       log.Error("start-failed",
                 {{"code", CodeName(daemon.status().code())},

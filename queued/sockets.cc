@@ -1,9 +1,11 @@
 #include "queued/sockets.h"
 
 #include <sys/socket.h>
+#include <unistd.h>
 
 #include <cerrno>
 
+#include "absl/strings/str_format.h"
 #include "storage/base/status.h"
 #include "storage/base/unix_socket.h"
 
@@ -34,6 +36,16 @@ absl::StatusOr<UniqueFd> BindStatusSocket(const std::string& state_dir) {
     return ErrnoError(errno, "listen on " + StatusSocketFile(state_dir));
   }
   return fd;
+}
+
+absl::Status ShareStatusSocket(const std::string& state_dir, gid_t gid) {
+  const std::string file = StatusSocketFile(state_dir);
+  if (lchown(file.c_str(), -1, gid) == 0 || errno == ENOENT) {
+    return absl::OkStatus();
+  }
+  return ErrnoError(errno, absl::StrFormat("give %s to group %d, of which "
+                                           "this user must be a member",
+                                           file, gid));
 }
 
 void DrainWakeSocket(int fd) {

@@ -2,6 +2,8 @@
 // content does not matter) and status.sock (one JSON document a connection).
 #pragma once
 
+#include <sys/types.h>
+
 #include <string>
 
 #include "absl/status/status.h"
@@ -17,6 +19,10 @@ std::string StatusSocketFile(const std::string& state_dir);
 // Made as by BindUnixSocket: what a dead daemon left there is replaced.
 absl::StatusOr<UniqueFd> BindWakeSocket(const std::string& state_dir);
 absl::StatusOr<UniqueFd> BindStatusSocket(const std::string& state_dir);
+
+// Gives status.sock to a group, whose members may ask then. OK too if there is
+// none.
+absl::Status ShareStatusSocket(const std::string& state_dir, gid_t gid);
 
 // Throws away the datagrams that have come.
 void DrainWakeSocket(int fd);

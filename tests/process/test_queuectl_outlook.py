@@ -1,5 +1,6 @@
 """What queuectl says happens next, and when, whatever the daemon does."""
 
+import grp
 import os
 import signal
 import sqlite3
@@ -172,6 +173,47 @@ class Outlook(ctl_case.CtlCase):
         self.queue.start()
         self.queue.wait(path)
         self.assertTrue(self.cache.has(path))
+
+
+@unittest.skipIf(os.geteuid() != 0, "needs root to be somebody else")
+class Readers(ctl_case.CtlCase):
+    """Members of the reader group, and those whom the socket refuses."""
+
+    def as_reader(self, *arguments):
+        return subprocess.run(
+            ["setpriv", "--reuid=65534", f"--regid={self.group.gr_gid}",
+             "--clear-groups", os.path.join(queued.BIN, "queuectl"),
+             "--config", self.queue.config_file, *arguments],
+            env=self.queue.environment, capture_output=True, text=True,
+            timeout=60 * children.SLOWNESS, check=False)
+
+    def setUp(self):
+        super().setUp()
+        self.group = next(group for group in grp.getgrall()
+                          if group.gr_gid not in (0, 65534))
+
+    def test_a_group_that_is_new(self):
+        self.queue.stop()
+        self.queue.tables[""]["reader-group"] = self.group.gr_name
+        self.queue.write_config()
+        self.queue.start()
+        os.chmod(self.base, 0o755)
+        socket_file = self.queue.state_dir + "/status.sock"
+        self.assertEqual(self.group.gr_gid, os.stat(socket_file).st_gid)
+        self.assertIn("(running)", self.as_reader("version").stdout)
+        # Whom the socket refuses is not told that nobody runs.
+        os.chown(socket_file, -1, 0)
+        for command in ("version", "status"):
+            self.assertIn("this user may not ask",
+                          self.as_reader(command).stdout)
+        self.queue.ctl("pause", "dir")
+        path = self.build("hidden")
+        self.queue.wait_for_rows("SELECT 1 FROM jobs", "the job")
+        self.assertIn("if queued runs: this user may not ask it",
+                      self.as_reader("show", path).stdout)
+        result = self.as_reader("wait", "--timeout", "200ms", path)
+        self.assertEqual(1, result.returncode, result.stderr)
+        self.assertIn("waiting all the same", result.stderr)
 
 
 if __name__ == "__main__":
