@@ -68,6 +68,11 @@ class Report::Impl {
   // What the tables hold: of one path, or of all.
   absl::StatusOr<std::vector<Arrival>> ArrivedRows(
       const std::optional<std::string>& path, absl::Time before, size_t limit);
+  // Whether there are derivations whose outputs nobody knows yet.
+  absl::StatusOr<bool> OutputsAreUnknown(const std::vector<Arrival>& spooled);
+  // NOT_FOUND, with what to do.
+  absl::Status NeverHeardOf(const std::string& path,
+                            const std::vector<Arrival>& spooled);
   // The full path that a person means: itself, or the only one whose base
   // name begins so.
   absl::StatusOr<std::string> FullPath(const std::string& path,

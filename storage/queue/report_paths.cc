@@ -90,11 +90,6 @@ void SortOldestFirst(std::vector<Arrival>& arrivals) {
                    });
 }
 
-absl::Status NeverHeardOf(const std::string& path) {
-  return absl::NotFoundError(absl::StrFormat(
-      "%s: the queue has never heard of it; `queuectl add` queues it", path));
-}
-
 // Of path ?1: its entries, and its open, all and parked jobs.
 constexpr std::string_view kOutstanding =
     "SELECT (SELECT count(*) FROM inbox WHERE path = ?1) + "
@@ -196,6 +191,34 @@ absl::StatusOr<std::vector<Arrival>> Report::Impl::Arrivals(absl::Time before,
   return arrivals;
 }
 
+absl::StatusOr<bool> Report::Impl::OutputsAreUnknown(
+    const std::vector<Arrival>& spooled) {
+  for (const Arrival& arrival : spooled) {
+    if (arrival.path.ends_with(".drv")) return true;
+  }
+  NIXQ_ASSIGN_OR_RETURN(
+      int64_t unknown,
+      CountOf(database_,
+              "SELECT EXISTS (SELECT 1 FROM inbox WHERE kind = 'derivation')"));
+  if (unknown == 0 && !hooks_only_) {
+    NIXQ_ASSIGN_OR_RETURN(
+        unknown,
+        CountOf(database_, "SELECT EXISTS (SELECT 1 FROM derivations)"));
+  }
+  return unknown != 0;
+}
+
+absl::Status Report::Impl::NeverHeardOf(const std::string& path,
+                                        const std::vector<Arrival>& spooled) {
+  NIXQ_ASSIGN_OR_RETURN(bool unknown, OutputsAreUnknown(spooled));
+  return absl::NotFoundError(
+      path + (unknown ? ": the queue has not heard of it; it may be an output "
+                        "of a derivation in `queuectl list` that Nix is still "
+                        "to be asked about"
+                      : ": the queue has never heard of it; `queuectl add` "
+                        "queues it"));
+}
+
 absl::StatusOr<std::string> Report::Impl::FullPath(
     const std::string& path, const std::vector<Arrival>& spooled) {
   if (path.starts_with('/')) return path;
@@ -220,7 +243,7 @@ absl::StatusOr<std::string> Report::Impl::FullPath(
       found.insert(select.Text(0));
     }
   }
-  if (found.empty()) return NeverHeardOf(path);
+  if (found.empty()) return NeverHeardOf(path, spooled);
   const std::string& first = *found.begin();
   if (found.size() > 1 && !first.ends_with("/" + path)) {
     return absl::InvalidArgumentError(absl::StrFormat(
@@ -267,7 +290,7 @@ absl::StatusOr<PathReport> Report::Impl::Path(const std::string& path) {
   SortOldestFirst(report.arrivals);
   if (!hooks_only_) NIXQ_RETURN_IF_ERROR(FillAccepted(&report));
   if (report.accepted) return report;
-  if (report.arrivals.empty()) return NeverHeardOf(path);
+  if (report.arrivals.empty()) return NeverHeardOf(path, spooled);
   const Arrival& first = report.arrivals.front();
   report.deriver = first.deriver;
   report.source = first.source;
@@ -344,25 +367,14 @@ absl::StatusOr<Report::Outstanding> Report::Impl::Count(
   NIXQ_ASSIGN_OR_RETURN(std::vector<Arrival> spooled, Spooled());
   NIXQ_ASSIGN_OR_RETURN(Transaction view, Transaction::BeginRead(database_));
   NIXQ_RETURN_IF_ERROR(CheckSchema());
-  NIXQ_ASSIGN_OR_RETURN(
-      int64_t derivations,
-      CountOf(database_,
-              "SELECT EXISTS (SELECT 1 FROM inbox WHERE kind = 'derivation')"));
-  if (!hooks_only_ && derivations == 0) {
-    NIXQ_ASSIGN_OR_RETURN(
-        derivations,
-        CountOf(database_, "SELECT EXISTS (SELECT 1 FROM derivations)"));
-  }
+  NIXQ_ASSIGN_OR_RETURN(bool may_be_derived, OutputsAreUnknown(spooled));
   std::multiset<std::string_view> awaited;
-  for (const Arrival& arrival : spooled) {
-    awaited.insert(arrival.path);
-    derivations += arrival.path.ends_with(".drv") ? 1 : 0;
-  }
+  for (const Arrival& arrival : spooled) awaited.insert(arrival.path);
   Outstanding outstanding;
   for (const std::string& path : paths) {
     NIXQ_RETURN_IF_ERROR(CountOne(path,
                                   static_cast<int64_t>(awaited.count(path)),
-                                  derivations > 0, &outstanding));
+                                  may_be_derived, &outstanding));
   }
   return outstanding;
 }

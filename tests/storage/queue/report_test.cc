@@ -382,6 +382,9 @@ TEST_F(ReportTest, WhatMayBeAnOutputIsAwaited) {
     ASSERT_OK_AND_ASSIGN(Report::Outstanding some, report_->Count(paths));
     EXPECT_EQ(some.open, 1) << where;
     EXPECT_THAT(some.failed, IsEmpty()) << where;
+    absl::Status unknown = report_->Path(paths[0]).status();
+    EXPECT_TRUE(absl::IsNotFound(unknown)) << where << unknown;
+    EXPECT_THAT(std::string(unknown.message()), HasSubstr("may be an output"));
   };
   ASSERT_OK(WriteSpool(Options().state_dir, {derivation}));
   expect_awaited("spool");
@@ -403,6 +406,8 @@ TEST_F(ReportTest, WhatMayBeAnOutputIsAwaited) {
   EXPECT_EQ(some.open, 0);
   ASSERT_THAT(some.failed, SizeIs(2));
   EXPECT_THAT(some.failed[1].why, HasSubstr("wait for its outputs"));
+  EXPECT_THAT(std::string(report_->Path(paths[0]).status().message()),
+              HasSubstr("never heard of it"));
 }
 
 TEST_F(ReportTest, NeverWaitsForAWriter) {
