@@ -23,6 +23,9 @@ constexpr absl::Duration kFirstLook = absl::Milliseconds(50);
 constexpr absl::Duration kSlowestLook = absl::Seconds(1);
 // A daemon that is being started gets this long to answer.
 constexpr absl::Duration kDaemonGrace = absl::Seconds(3);
+// When there is no time at all to wait: what a daemon that runs needs to say
+// so.
+constexpr absl::Duration kShortestLook = absl::Milliseconds(200);
 // Of the paths that did not arrive, so many are named.
 constexpr size_t kMostNamed = 20;
 
@@ -82,6 +85,11 @@ struct Watched {
   DaemonView::State daemon = DaemonView::State::kRunning;
 };
 
+bool IsAway(DaemonView::State daemon) {
+  return daemon == DaemonView::State::kStopped ||
+         daemon == DaemonView::State::kNeverRan;
+}
+
 absl::StatusOr<Watched> Watch(const Context& context, Report& report,
                               const std::vector<std::string>& paths,
                               absl::Duration timeout) {
@@ -89,19 +97,25 @@ absl::StatusOr<Watched> Watch(const Context& context, Report& report,
   absl::Time daemon_seen = start;
   absl::Duration look = kFirstLook;
   bool told_hidden = false;
+  auto ask = [&](absl::Duration limit) {
+    return LookAtDaemon(context.config().state_dir, report.hooks_only(), limit)
+        .state;
+  };
+  Watched watched;
+  if (timeout < kShortestLook) watched.daemon = ask(kShortestLook);
   Countdown countdown;
   while (true) {
-    Watched watched;
     NIXQ_ASSIGN_OR_RETURN(watched.left, report.Count(paths));
     countdown.Show(watched.left.open);
     if (watched.left.open == 0) return watched;
     absl::Time now = SystemClock().Now();
-    watched.end = Watched::End::kTimeOver;
-    if (now - start >= timeout) return watched;
+    if (now - start >= timeout) {
+      watched.end = IsAway(watched.daemon) ? Watched::End::kNoDaemon
+                                           : Watched::End::kTimeOver;
+      return watched;
+    }
     watched.daemon =
-        LookAtDaemon(context.config().state_dir, report.hooks_only(),
-                     std::min(kDaemonLimit, start + timeout - now))
-            .state;
+        ask(std::clamp(start + timeout - now, kShortestLook, kDaemonLimit));
     now = SystemClock().Now();
     if (watched.daemon == DaemonView::State::kRunning) {
       daemon_seen = now;
@@ -123,12 +137,15 @@ absl::StatusOr<Watched> Watch(const Context& context, Report& report,
   }
 }
 
-// ": nas: paused; ..., s3: unreachable: ..." of the targets that are in the
-// way; "" if none is.
+// ": nas: paused; ..., s3: unreachable: ..." of what is in the way; "" if
+// nothing is.
 std::string InTheWay(Report& report, const std::vector<std::string>& paths,
                      DaemonView::State daemon, absl::Time now) {
   absl::StatusOr<std::vector<TargetRow>> targets = report.WaitedFor(paths);
   std::string text;
+  if (daemon == DaemonView::State::kSilent) {
+    text = ": " + std::string(Describe(daemon));
+  }
   if (!targets.ok()) return text;
   for (const TargetRow& target : *targets) {
     const std::string trouble = Trouble(target, daemon, now);

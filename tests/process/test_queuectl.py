@@ -191,6 +191,8 @@ class ExitCodes(ctl_case.CtlCase):
         result = self.queue.ctl("wait", "--timeout", "60s", code=3)
         self.assertIn("queued is not running, and 1 waits for it",
                       result.stderr)
+        # Also when there is no time to wait for one.
+        self.queue.ctl("wait", "--timeout", "0s", path, code=3)
 
     def test_wait_on_a_terminal_leaves_no_trace(self):
         path = self.open_path()
