@@ -23,6 +23,16 @@ void ReturnFreedMemory();
 // The number of a group. NOT_FOUND: there is none of that name.
 absl::StatusOr<gid_t> GroupNumber(const std::string& name);
 
+// The name of a user. NOT_FOUND: that number has none.
+absl::StatusOr<std::string> UserName(uid_t user);
+
+// Whether access(2) to `path` with `mode` (R_OK, W_OK | X_OK, ...) is for
+// `user`, with all groups of theirs. Asks in a child that becomes that user:
+// for root, before there are threads.
+// Errors: NOT_FOUND          that number has no name
+//         PERMISSION_DENIED  we are not root
+absl::StatusOr<bool> UserMay(uid_t user, const std::string& path, int mode);
+
 // Takes `file` (created with mode 0600) as a lock of this process, until the
 // descriptor goes. Never waits. FAILED_PRECONDITION: another process has it.
 absl::StatusOr<UniqueFd> LockFile(const std::string& file);

@@ -2,6 +2,9 @@
 
 #include <gtest/gtest.h>
 #include <sys/resource.h>
+#include <unistd.h>
+
+#include <fstream>
 
 #include <cstdlib>
 
@@ -46,6 +49,26 @@ TEST(ProcessTest, GroupsAreFoundByName) {
   ASSERT_TRUE(root.ok()) << root.status();
   EXPECT_EQ(*root, 0u);
   EXPECT_TRUE(absl::IsNotFound(GroupNumber("no such group").status()));
+}
+
+TEST(ProcessTest, UsersHaveNames) {
+  EXPECT_EQ(*UserName(0), "root");
+  EXPECT_TRUE(absl::IsNotFound(UserName(4'000'000'000).status()));
+}
+
+TEST(ProcessTest, WhatAnotherUserMay) {
+  if (geteuid() != 0) GTEST_SKIP() << "root alone becomes somebody else";
+  constexpr uid_t kNobody = 65534;
+  TemporaryDirectory directory;
+  std::filesystem::permissions(directory.path(), std::filesystem::perms(0755));
+  const std::string file = directory.path() + "/file";
+  std::ofstream(file) << "x";
+  std::filesystem::permissions(file, std::filesystem::perms(0644));
+  EXPECT_TRUE(*UserMay(kNobody, file, R_OK));
+  EXPECT_FALSE(*UserMay(kNobody, file, W_OK));
+  EXPECT_TRUE(*UserMay(0, file, W_OK));
+  std::filesystem::permissions(directory.path(), std::filesystem::perms(0700));
+  EXPECT_FALSE(*UserMay(kNobody, file, R_OK));
 }
 
 TEST(ProcessTest, CoreDumpsAreOff) {
