@@ -360,7 +360,7 @@ void Daemon::LogHealth(const TargetRow& row) {
 
 void Daemon::Prune(absl::Time now) {
   absl::StatusOr<PruneReport> report =
-      PruneRoots(&queue_, roots_, store_dir_, config_.roots_max_age, now,
+      PruneRoots(queue_, roots_, store_dir_, config_.roots_max_age, now,
                  /*dry_run=*/false);
   Say("prune", report.status());
   if (report.ok()) {

@@ -25,34 +25,102 @@ absl::Status RemoveRoot(GcRoots& roots, const StorePath& path) {
   return absl::IsNotFound(status) ? absl::OkStatus() : status;
 }
 
+// Whether the root may have been made for a hook whose entry is still to come:
+// roots are made first, and intake dates the path after that.
+bool MadeSinceQueued(const GcRoot& root, const Queue::PathRow& row) {
+  return absl::ToUnixMillis(root.made) > absl::ToUnixMillis(row.queued_at);
+}
+
+// Those of `rows` whose root goes: the rest become pins here, or wait.
+absl::StatusOr<std::vector<Queue::PathRow>> PinWhatStays(
+    Queue& queue, const GcRoots& roots, const StoreDir& store_dir,
+    const PinPolicy& policy, const std::vector<Queue::PathRow>& rows,
+    size_t& ended) {
+  std::vector<Queue::PathRow> unneeded;
+  for (const Queue::PathRow& row : rows) {
+    absl::StatusOr<StorePath> path = store_dir.ParsePath(row.path);
+    absl::StatusOr<GcRoot> root =
+        path.ok() ? roots.Find(*path) : absl::StatusOr<GcRoot>(path.status());
+    const bool there = root.ok() && !root->dangling;
+    if (there && StaysPinned(policy, row.system)) {
+      NIXQ_RETURN_IF_ERROR(queue.SetRoot(row.id, RootState::kPin));
+      ++ended;
+    } else if (!there || !MadeSinceQueued(*root, row)) {
+      unneeded.push_back(row);
+    }
+  }
+  return unneeded;
+}
+
 }  // namespace
 
 absl::StatusOr<size_t> EndFinishedHolds(Queue& queue, GcRoots& roots,
                                         const StoreDir& store_dir,
                                         const PinPolicy& policy) {
   size_t ended = 0;
+  int64_t after = 0;
   while (true) {
     NIXQ_ASSIGN_OR_RETURN(std::vector<Queue::PathRow> rows,
-                          queue.FinishedHolds(kHoldsAtOnce));
-    for (const Queue::PathRow& row : rows) {
-      absl::StatusOr<StorePath> path = store_dir.ParsePath(row.path);
-      RootState state = RootState::kNone;
-      if (path.ok()) {
-        absl::StatusOr<GcRoot> root = roots.Find(*path);
-        const bool there = root.ok() && !root->dangling;
-        if (there && StaysPinned(policy, row.system)) state = RootState::kPin;
-      }
-      NIXQ_RETURN_IF_ERROR(queue.SetRoot(row.id, state));
-      if (state == RootState::kNone && path.ok()) {
-        NIXQ_RETURN_IF_ERROR(RemoveRoot(roots, *path));
-      }
+                          queue.FinishedHolds(after, kHoldsAtOnce));
+    if (rows.empty()) return ended;
+    after = rows.back().id;
+    NIXQ_ASSIGN_OR_RETURN(
+        std::vector<Queue::PathRow> unneeded,
+        PinWhatStays(queue, roots, store_dir, policy, rows, ended));
+    std::vector<std::string> paths;
+    paths.reserve(unneeded.size());
+    for (const Queue::PathRow& row : unneeded) paths.push_back(row.path);
+    std::vector<Queue::RootNeed> needs;
+    if (!paths.empty()) {
+      NIXQ_ASSIGN_OR_RETURN(needs, queue.RootNeeds(paths));
+    }
+    for (size_t i = 0; i < unneeded.size(); ++i) {
+      if (needs[i].not_taken_in) continue;
+      NIXQ_RETURN_IF_ERROR(queue.SetRoot(unneeded[i].id, RootState::kNone));
+      absl::StatusOr<StorePath> path = store_dir.ParsePath(paths[i]);
+      if (path.ok()) NIXQ_RETURN_IF_ERROR(RemoveRoot(roots, *path));
       ++ended;
     }
-    if (rows.size() < kHoldsAtOnce) return ended;
   }
 }
 
-absl::StatusOr<PruneReport> PruneRoots(Queue* queue, GcRoots& roots,
+namespace {
+
+// Why a root stays; "" if nothing keeps it.
+std::string WhyKept(absl::Duration age, absl::Duration max_age,
+                    const Queue::RootNeed& need) {
+  if (age <= max_age) return "younger than " + DurationText(max_age);
+  if (need.open_jobs > 0) {
+    return absl::StrFormat("%d open job%s", need.open_jobs,
+                           need.open_jobs == 1 ? "" : "s");
+  }
+  return need.not_taken_in ? "not yet taken in by the daemon" : "";
+}
+
+// Pins of the queue that the directory does not have.
+absl::Status ForgetUnlinkedPins(Queue& queue, const GcRoots& roots,
+                                const StoreDir& store_dir, bool dry_run,
+                                PruneReport& report) {
+  int64_t after = 0;
+  while (true) {
+    NIXQ_ASSIGN_OR_RETURN(std::vector<Queue::PathRow> rows,
+                          queue.Pins(after, kHoldsAtOnce));
+    if (rows.empty()) return absl::OkStatus();
+    after = rows.back().id;
+    for (const Queue::PathRow& row : rows) {
+      absl::StatusOr<StorePath> path = store_dir.ParsePath(row.path);
+      if (path.ok() && !absl::IsNotFound(roots.Find(*path).status())) continue;
+      if (!dry_run) {
+        NIXQ_RETURN_IF_ERROR(queue.SetRoot(row.id, RootState::kNone));
+      }
+      report.unlinked.push_back(row.path);
+    }
+  }
+}
+
+}  // namespace
+
+absl::StatusOr<PruneReport> PruneRoots(Queue& queue, GcRoots& roots,
                                        const StoreDir& store_dir,
                                        absl::Duration max_age, absl::Time now,
                                        bool dry_run) {
@@ -63,19 +131,14 @@ absl::StatusOr<PruneReport> PruneRoots(Queue* queue, GcRoots& roots,
   for (const GcRoot& root : listing.roots) {
     paths.push_back(store_dir.Print(root.path));
   }
-  std::vector<int64_t> open(paths.size(), 0);
-  if (queue != nullptr) {
-    NIXQ_ASSIGN_OR_RETURN(open, queue->OpenJobs(paths));
-  }
+  NIXQ_ASSIGN_OR_RETURN(std::vector<Queue::RootNeed> needs,
+                        queue.RootNeeds(paths));
+  NIXQ_RETURN_IF_ERROR(
+      ForgetUnlinkedPins(queue, roots, store_dir, dry_run, report));
   for (size_t i = 0; i < paths.size(); ++i) {
     const GcRoot& root = listing.roots[i];
     PruneReport::Root entry{paths[i], now - root.made, "", root.dangling};
-    if (entry.age <= max_age) {
-      entry.why = "younger than " + DurationText(max_age);
-    } else if (open[i] > 0) {
-      entry.why =
-          absl::StrFormat("%d open job%s", open[i], open[i] == 1 ? "" : "s");
-    }
+    entry.why = WhyKept(entry.age, max_age, needs[i]);
     if (!entry.why.empty()) {
       report.kept.push_back(std::move(entry));
       continue;
@@ -89,9 +152,7 @@ absl::StatusOr<PruneReport> PruneRoots(Queue* queue, GcRoots& roots,
         continue;
       }
       NIXQ_RETURN_IF_ERROR(RemoveRoot(roots, root.path));
-      if (queue != nullptr) {
-        NIXQ_RETURN_IF_ERROR(queue->SetRootByPath(paths[i], RootState::kNone));
-      }
+      NIXQ_RETURN_IF_ERROR(queue.SetRootByPath(paths[i], RootState::kNone));
     }
     report.removed.push_back(std::move(entry));
   }

@@ -20,7 +20,8 @@ struct PinPolicy {
 
 // Turns the holds of paths that have no open job any more into pins, or
 // removes their roots if `policy` does not let them stay.
-// A path whose store object is gone loses its root. Returns how many paths.
+// A path whose store object is gone loses its root. What a hook has given
+// again, or is about to, keeps its hold. Returns how many paths.
 absl::StatusOr<size_t> EndFinishedHolds(Queue& queue, GcRoots& roots,
                                         const StoreDir& store_dir,
                                         const PinPolicy& policy);
@@ -29,20 +30,23 @@ struct PruneReport {
   struct Root {
     std::string path;  // full store path
     absl::Duration age;
-    std::string why;  // of kept ones: "2 open jobs", "younger than 30d"
+    // Of kept ones: "2 open jobs", "younger than 30d", "not yet taken in".
+    std::string why;
     bool dangling = false;
   };
   std::vector<Root> removed;  // with `dry_run`: what would be
   std::vector<Root> kept;
   std::vector<StrangeEntry> strange;  // left alone
+  std::vector<std::string> unlinked;  // pins whose link is gone, forgotten
 };
 
 // Removes the roots that were made more than `max_age` before `now` and whose
-// path has no open job. Nothing but symlinks into the store directly inside
-// the roots directory is ever touched. `queue` is nullptr where there is no
-// queue yet: then age alone decides. Errors: those of GcRoots and Queue; what
-// was removed before stays removed.
-absl::StatusOr<PruneReport> PruneRoots(Queue* queue, GcRoots& roots,
+// path has no open job and nothing waiting to become one. Nothing but symlinks
+// into the store directly inside the roots directory is ever touched. Pins
+// whose link somebody else has removed are pins no more.
+// `queue` is opened by Queue::OpenForRoots or better, read-only if `dry_run`.
+// Errors: those of GcRoots and Queue; what was removed before stays removed.
+absl::StatusOr<PruneReport> PruneRoots(Queue& queue, GcRoots& roots,
                                        const StoreDir& store_dir,
                                        absl::Duration max_age, absl::Time now,
                                        bool dry_run);

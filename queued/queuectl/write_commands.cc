@@ -1,3 +1,5 @@
+#include <sys/stat.h>
+
 #include <algorithm>
 #include <cstdio>
 #include <nlohmann/json.hpp>
@@ -8,6 +10,7 @@
 #include "queued/prune.h"
 #include "queued/queuectl/commands.h"
 #include "queued/status_socket.h"
+#include "storage/base/process.h"
 #include "storage/base/status.h"
 #include "storage/nix/closure.h"
 #include "storage/nix/collector.h"
@@ -32,6 +35,35 @@ int Done(const Context& context, std::string_view verb, int64_t count,
            std::string(what).c_str(), count == 1 ? "" : "s");
   }
   return kExitOk;
+}
+
+// "nix-queued", or the number of what has no name.
+std::string UserText(uid_t user) {
+  absl::StatusOr<std::string> name = UserName(user);
+  return name.ok() ? *name : absl::StrFormat("user %d", user);
+}
+
+// Says who may, where the file is not ours to write.
+absl::Status ExplainWriting(const absl::Status& status,
+                            const Context& context) {
+  const std::string file = QueueFile(context.config().state_dir);
+  struct stat info;
+  if (!absl::IsPermissionDenied(status)) return status;
+  if (stat(file.c_str(), &info) != 0) {
+    return Annotate(status, "ask root (sudo)");
+  }
+  return absl::PermissionDeniedError(absl::StrFormat(
+      "%s; its owner (%s)%s and root may", std::string(status.message()),
+      UserText(info.st_uid),
+      (info.st_mode & S_IWGRP) != 0
+          ? absl::StrFormat(", members of group %d", info.st_gid)
+          : ""));
+}
+
+absl::StatusOr<Queue> OpenQueue(const Context& context) {
+  absl::StatusOr<Queue> queue = context.OpenQueue();
+  if (!queue.ok()) return ExplainWriting(queue.status(), context);
+  return queue;
 }
 
 // Roots the paths, makes sure that they are still valid, and puts them into
@@ -118,7 +150,7 @@ int RunAdd(const Context& context, const AddArguments& arguments) {
   if (!roots.ok()) return Complain(roots.status());
   absl::StatusOr<InboxWriter> inbox =
       InboxWriter::Open(context.config().state_dir, kBusyTimeout);
-  if (!inbox.ok()) return Complain(inbox.status());
+  if (!inbox.ok()) return Complain(ExplainWriting(inbox.status(), context));
   for (size_t from = 0; from < paths->size(); from += kPathsAtOnce) {
     const std::vector<StorePath> some(
         paths->begin() + static_cast<std::ptrdiff_t>(from),
@@ -170,7 +202,7 @@ absl::StatusOr<std::vector<JobRow>> Selected(Report& report,
 int RunRetry(const Context& context, const SelectArguments& arguments) {
   absl::StatusOr<JobSelection> selection = Selection(context, arguments);
   if (!selection.ok()) return Complain(selection.status());
-  absl::StatusOr<Queue> queue = context.OpenQueue();
+  absl::StatusOr<Queue> queue = OpenQueue(context);
   if (!queue.ok()) return Complain(queue.status());
   absl::StatusOr<int64_t> count = queue->Retry(*selection);
   if (!count.ok()) return Complain(count.status());
@@ -191,7 +223,7 @@ int RunForget(const Context& context, const SelectArguments& arguments) {
     }
     return kExitOk;
   }
-  absl::StatusOr<Queue> queue = context.OpenQueue();
+  absl::StatusOr<Queue> queue = OpenQueue(context);
   if (!queue.ok()) return Complain(queue.status());
   absl::StatusOr<int64_t> count = queue->Forget(*selection);
   if (!count.ok()) return Complain(count.status());
@@ -199,7 +231,7 @@ int RunForget(const Context& context, const SelectArguments& arguments) {
 }
 
 int RunPause(const Context& context, const std::string& target, bool paused) {
-  absl::StatusOr<Queue> queue = context.OpenQueue();
+  absl::StatusOr<Queue> queue = OpenQueue(context);
   if (!queue.ok()) return Complain(queue.status());
   absl::Status status = queue->SetPaused(target, paused);
   if (!status.ok()) return Complain(status);
@@ -212,7 +244,77 @@ int RunPause(const Context& context, const std::string& target, bool paused) {
   return kExitOk;
 }
 
+namespace {
+
+// What keeps the paths that still wait. Without it every root would look as if
+// nobody needed it.
+absl::StatusOr<Queue> OpenQueueToPrune(const Context& context, bool dry_run) {
+  absl::StatusOr<Queue> queue =
+      Queue::OpenForRoots(context.queue_options(), dry_run);
+  if (queue.ok()) return queue;
+  if (!absl::IsNotFound(queue.status())) {
+    if (!dry_run) return ExplainWriting(queue.status(), context);
+    // Says who may read, where that is what fails.
+    absl::Status readable = context.OpenReport().status();
+    return absl::IsPermissionDenied(readable) ? readable : queue.status();
+  }
+  return absl::NotFoundError(absl::StrFormat(
+      "prune: %s is not there, and what still waits is not known without it: "
+      "nothing is removed; give the daemon's --config or its --state-dir",
+      QueueFile(context.config().state_dir)));
+}
+
+nlohmann::json RootsJson(const std::vector<PruneReport::Root>& roots) {
+  nlohmann::json items = nlohmann::json::array();
+  for (const PruneReport::Root& root : roots) {
+    items.push_back({{"path", root.path},
+                     {"age_s", absl::ToInt64Seconds(root.age)},
+                     {"dangling", root.dangling},
+                     {"why", root.why}});
+  }
+  return items;
+}
+
+void PrintPruneJson(const PruneReport& report, bool dry_run) {
+  nlohmann::json strange = nlohmann::json::array();
+  for (const StrangeEntry& entry : report.strange) {
+    strange.push_back({{"name", entry.name}, {"why", entry.why}});
+  }
+  PrintJson({{"dry_run", dry_run},
+             {"removed", RootsJson(report.removed)},
+             {"kept", RootsJson(report.kept)},
+             {"unlinked", report.unlinked},
+             {"strange", std::move(strange)}});
+}
+
+void PrintPrune(const PruneReport& report, bool dry_run,
+                const std::string& directory) {
+  for (const PruneReport::Root& root : report.removed) {
+    printf("%s %s (%s old%s)\n", dry_run ? "would remove" : "removed",
+           root.path.c_str(), HumanDuration(root.age).c_str(),
+           root.dangling ? ", dangling" : "");
+  }
+  for (const std::string& path : report.unlinked) {
+    printf("%s the pin of %s (its link is gone)\n",
+           dry_run ? "would forget" : "forgot", path.c_str());
+  }
+  for (const PruneReport::Root& root : report.kept) {
+    printf("kept %s (%s)\n", root.path.c_str(), root.why.c_str());
+  }
+  for (const StrangeEntry& strange : report.strange) {
+    printf("left alone %s/%s (%s)\n", directory.c_str(), strange.name.c_str(),
+           strange.why.c_str());
+  }
+  printf("%d %s, %d kept\n", static_cast<int>(report.removed.size()),
+         dry_run ? "would go" : "removed",
+         static_cast<int>(report.kept.size()));
+}
+
+}  // namespace
+
 int RunPrune(const Context& context, const PruneArguments& arguments) {
+  absl::StatusOr<Queue> queue = OpenQueueToPrune(context, arguments.dry_run);
+  if (!queue.ok()) return Complain(queue.status());
   absl::StatusOr<GcRoots> roots = GcRoots::Open(
       context.config().roots_directory, context.store_dir(), false);
   if (absl::IsNotFound(roots.status())) {
@@ -221,47 +323,18 @@ int RunPrune(const Context& context, const PruneArguments& arguments) {
     return kExitOk;
   }
   if (!roots.ok()) return Complain(roots.status());
-  absl::StatusOr<Queue> queue = context.OpenQueue();
-  // Without a queue no path has an open job; any other error is one.
-  if (!queue.ok() && !absl::IsNotFound(queue.status())) {
-    return Complain(queue.status());
-  }
   absl::StatusOr<PruneReport> report =
-      PruneRoots(queue.ok() ? &*queue : nullptr, *roots, context.store_dir(),
+      PruneRoots(*queue, *roots, context.store_dir(),
                  arguments.older_than.value_or(context.config().roots_max_age),
                  context.now(), arguments.dry_run);
-  if (!report.ok()) return Complain(report.status());
+  if (!report.ok()) {
+    return Complain(Annotate(report.status(), "prune, nothing more removed"));
+  }
   if (context.json()) {
-    auto list = [](const std::vector<PruneReport::Root>& from) {
-      nlohmann::json items = nlohmann::json::array();
-      for (const PruneReport::Root& root : from) {
-        items.push_back({{"path", root.path},
-                         {"age_s", absl::ToInt64Seconds(root.age)},
-                         {"dangling", root.dangling},
-                         {"why", root.why}});
-      }
-      return items;
-    };
-    PrintJson({{"dry_run", arguments.dry_run},
-               {"removed", list(report->removed)},
-               {"kept", list(report->kept)}});
-    return kExitOk;
+    PrintPruneJson(*report, arguments.dry_run);
+  } else {
+    PrintPrune(*report, arguments.dry_run, roots->directory());
   }
-  for (const PruneReport::Root& root : report->removed) {
-    printf("%s %s (%s old%s)\n", arguments.dry_run ? "would remove" : "removed",
-           root.path.c_str(), HumanDuration(root.age).c_str(),
-           root.dangling ? ", dangling" : "");
-  }
-  for (const PruneReport::Root& root : report->kept) {
-    printf("kept %s (%s)\n", root.path.c_str(), root.why.c_str());
-  }
-  for (const StrangeEntry& strange : report->strange) {
-    printf("left alone %s/%s (%s)\n", roots->directory().c_str(),
-           strange.name.c_str(), strange.why.c_str());
-  }
-  printf("%d %s, %d kept\n", static_cast<int>(report->removed.size()),
-         arguments.dry_run ? "would go" : "removed",
-         static_cast<int>(report->kept.size()));
   return kExitOk;
 }
 

@@ -180,6 +180,20 @@ absl::StatusOr<Queue> Queue::OpenExisting(const QueueOptions& options) {
   return Queue(std::make_unique<Impl>(std::move(database), ClockOf(options)));
 }
 
+absl::StatusOr<Queue> Queue::OpenForRoots(const QueueOptions& options,
+                                          bool read_only) {
+  DatabaseOptions database_options = OptionsFor(options);
+  database_options.read_only = read_only;
+  NIXQ_ASSIGN_OR_RETURN(
+      Database database,
+      Database::Open(QueueFile(options.state_dir), database_options));
+  NIXQ_ASSIGN_OR_RETURN(int version, SchemaVersion(database));
+  if (version != kInboxSchema) {
+    NIXQ_RETURN_IF_ERROR(CheckSchemaVersion(database));
+  }
+  return Queue(std::make_unique<Impl>(std::move(database), ClockOf(options)));
+}
+
 Queue::Queue(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 Queue::Queue(Queue&&) noexcept = default;
 Queue& Queue::operator=(Queue&&) noexcept = default;

@@ -44,6 +44,11 @@ class Queue {
   // Opens for queuectl: FAILED_PRECONDITION if the schema is not this
   // program's (older: the daemon has to run once); NOT_FOUND without a file.
   static absl::StatusOr<Queue> OpenExisting(const QueueOptions& options);
+  // Opens for pruning, for RootNeeds, Pins and SetRootByPath alone: also a
+  // file that only hooks have written yet, and with `read_only` one that is
+  // not ours to write. Errors as for OpenExisting.
+  static absl::StatusOr<Queue> OpenForRoots(const QueueOptions& options,
+                                            bool read_only);
   Queue(Queue&&) noexcept;
   Queue& operator=(Queue&&) noexcept;
   ~Queue();
@@ -121,15 +126,29 @@ class Queue {
     std::string path;
     std::string system;
     RootState root = RootState::kNone;
+    absl::Time queued_at;  // when intake last took it in
   };
-  // Held paths that have no open (queued, sending, parked) job any more.
-  absl::StatusOr<std::vector<PathRow>> FinishedHolds(size_t limit);
+  // Held paths, by id, after `after_id`, that have no open (queued, sending,
+  // parked) job any more.
+  absl::StatusOr<std::vector<PathRow>> FinishedHolds(int64_t after_id,
+                                                     size_t limit);
   // Held paths, by id, after `after_id`: for making their roots again.
   absl::StatusOr<std::vector<PathRow>> Holds(int64_t after_id, size_t limit);
+  // Pinned paths, likewise.
+  absl::StatusOr<std::vector<PathRow>> Pins(int64_t after_id, size_t limit);
   absl::Status SetRoot(int64_t path_id, RootState root);
   absl::Status SetRootByPath(const std::string& path, RootState root);
-  // The number of open jobs of each of these full paths.
-  absl::StatusOr<std::vector<int64_t>> OpenJobs(
+  // What the root of a path is still needed for.
+  struct RootNeed {
+    int64_t open_jobs = 0;
+    // A hook or a person has given it, and it is not a job yet: it is in the
+    // inbox or in a spool file, or may be an output of a derivation that is
+    // there or has not been resolved.
+    bool not_taken_in = false;
+  };
+  // That of each of these full paths. Errors besides the common ones: a spool
+  // file that cannot be read, since nobody knows what it needs.
+  absl::StatusOr<std::vector<RootNeed>> RootNeeds(
       const std::vector<std::string>& paths);
 
   // --- People's verbs ------------------------------------------------------

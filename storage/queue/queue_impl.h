@@ -10,6 +10,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "schema/migrations.h"
 #include "storage/base/clock.h"
 #include "storage/queue/queue.h"
 #include "storage/queue/sqlite.h"
@@ -19,6 +20,9 @@ namespace nixq {
 // No wait is meant to be this long: a row that is due later than this was
 // written while the clock was ahead, and is due now.
 inline constexpr int64_t kFarFutureMs = int64_t{7} * 24 * 3600 * 1000;
+
+// The schema of a file that only hooks have written.
+inline constexpr int kInboxSchema = schema::kMigrations[0].number;
 
 // Times as rows keep them; 0 stands for "none", "at once".
 inline int64_t ToRow(absl::Time time) {

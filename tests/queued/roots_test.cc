@@ -153,6 +153,7 @@ TEST_F(RootsTest, TheLastJobTurnsAHoldIntoAPinOrEndsIt) {
     fresh.system = system;
     ASSERT_TRUE(queue_->Accept({fresh}, {}, {}).ok());
     ASSERT_TRUE(roots_->Hold(path).ok());
+    Age(path, absl::Hours(1));
   }
   PinPolicy policy = {.systems = {"aarch64-linux"}};
   EXPECT_EQ(*EndFinishedHolds(*queue_, *roots_, store_dir_, policy), 0u);
@@ -167,6 +168,7 @@ TEST_F(RootsTest, WithoutPinsTheLastJobEndsEveryHold) {
   const StorePath path = MakePath("x");
   PutIntoInbox({Entry(path)});
   ASSERT_TRUE(roots_->Hold(path).ok());
+  Age(path, absl::Hours(1));
   ASSERT_TRUE(intake_->TakeInbox().ok());
   const PinPolicy policy = {.pins = false};
   EXPECT_EQ(*EndFinishedHolds(*queue_, *roots_, store_dir_, policy), 0u);
@@ -194,13 +196,13 @@ TEST_F(RootsTest, PruneTakesOnlyWhatIsOldAndDone) {
   std::ofstream(roots_directory_ + "/" + TestPath("file").base_name()) << "x";
 
   const absl::Duration month = absl::Hours(24 * 30);
-  auto dry = PruneRoots(&*queue_, *roots_, store_dir_, month, clock_.Now(),
+  auto dry = PruneRoots(*queue_, *roots_, store_dir_, month, clock_.Now(),
                         /*dry_run=*/true);
   ASSERT_TRUE(dry.ok()) << dry.status();
   EXPECT_THAT(dry->removed, SizeIs(1));
   EXPECT_TRUE(HasRoot(old_done));
 
-  auto report = PruneRoots(&*queue_, *roots_, store_dir_, month, clock_.Now(),
+  auto report = PruneRoots(*queue_, *roots_, store_dir_, month, clock_.Now(),
                            /*dry_run=*/false);
   ASSERT_TRUE(report.ok()) << report.status();
   ASSERT_THAT(report->removed, SizeIs(1));
@@ -217,15 +219,90 @@ TEST_F(RootsTest, PruneTakesOnlyWhatIsOldAndDone) {
   }
 }
 
-TEST_F(RootsTest, WithoutAQueueAgeAloneDecides) {
+// A path that was built again is in the inbox or the spool while its earlier
+// jobs are all done.
+TEST_F(RootsTest, WhatIsNotYetTakenInKeepsItsRoot) {
+  const absl::Duration month = absl::Hours(24 * 30);
+  const StorePath inboxed = MakePath("inboxed");
+  const StorePath spooled = MakePath("spooled");
+  const StorePath output = MakePath("floating");
+  const std::vector<StorePath> all = {inboxed, spooled, output};
+  for (const StorePath& path : all) {
+    ASSERT_TRUE(roots_->Hold(path).ok());
+    PutIntoInbox({Entry(path)});
+  }
+  ASSERT_TRUE(intake_->TakeInbox().ok());
+  Finish(ClaimAll());
+  for (const StorePath& path : all) Age(path, absl::Hours(24 * 31));
+
+  PutIntoInbox({Entry(inboxed)});
+  ASSERT_TRUE(WriteSpool(config_.state_dir, {Entry(spooled)}).ok());
+  InboxEntry derivation = Entry(TestPath("floating.drv"));
+  derivation.kind = InboxKind::kDerivation;
+  ASSERT_TRUE(queue_->Accept({}, {derivation}, {}).ok());
+
+  const PinPolicy nobody = {.pins = false};
+  EXPECT_EQ(*EndFinishedHolds(*queue_, *roots_, store_dir_, nobody), 0u);
+  auto report = PruneRoots(*queue_, *roots_, store_dir_, month, clock_.Now(),
+                           /*dry_run=*/false);
+  ASSERT_TRUE(report.ok()) << report.status();
+  EXPECT_THAT(report->removed, SizeIs(0));
+  ASSERT_THAT(report->kept, SizeIs(3));
+  for (const PruneReport::Root& kept : report->kept) {
+    EXPECT_THAT(kept.why, HasSubstr("not yet taken in"));
+  }
+  for (const StorePath& path : all) EXPECT_TRUE(HasRoot(path));
+}
+
+TEST_F(RootsTest, ASpoolThatCannotBeReadKeepsEveryRoot) {
   const StorePath path = MakePath("old");
+  PutIntoInbox({Entry(path)});
   ASSERT_TRUE(roots_->Hold(path).ok());
-  Age(path, absl::Hours(2));
-  auto report = PruneRoots(nullptr, *roots_, store_dir_, absl::Hours(1),
-                           clock_.Now(), /*dry_run=*/false);
-  ASSERT_TRUE(report.ok());
-  EXPECT_THAT(report->removed, SizeIs(1));
+  Age(path, absl::Hours(24 * 31));
+  ASSERT_TRUE(intake_->TakeInbox().ok());
+  Finish(ClaimAll());
+  ASSERT_TRUE(MakeDirectories(config_.state_dir + "/spool", 0700).ok());
+  std::ofstream(config_.state_dir + "/spool/1-1-1.entries") << "cut sh";
+  for (bool dry_run : {true, false}) {
+    auto report = PruneRoots(*queue_, *roots_, store_dir_, absl::Hours(1),
+                             clock_.Now(), dry_run);
+    EXPECT_THAT(std::string(report.status().message()), HasSubstr("spool"));
+  }
+  const PinPolicy nobody = {.pins = false};
+  EXPECT_FALSE(EndFinishedHolds(*queue_, *roots_, store_dir_, nobody).ok());
+  EXPECT_TRUE(HasRoot(path));
+}
+
+// A hook makes the root first, and its entry follows.
+TEST_F(RootsTest, AHoldThatAHookHasJustRenewedDoesNotEnd) {
+  const StorePath path = MakePath("again");
+  PutIntoInbox({Entry(path)});
+  ASSERT_TRUE(roots_->Hold(path).ok());
+  ASSERT_TRUE(intake_->TakeInbox().ok());
+  Finish(ClaimAll());
+  Age(path, -absl::Seconds(1));
+  const PinPolicy nobody = {.pins = false};
+  EXPECT_EQ(*EndFinishedHolds(*queue_, *roots_, store_dir_, nobody), 0u);
+  EXPECT_TRUE(HasRoot(path));
+  Age(path, absl::Seconds(1));
+  EXPECT_EQ(*EndFinishedHolds(*queue_, *roots_, store_dir_, nobody), 1u);
   EXPECT_FALSE(HasRoot(path));
+}
+
+TEST_F(RootsTest, APinWhoseLinkIsGoneIsNoneAnyMore) {
+  const StorePath path = MakePath("unlinked");
+  PutIntoInbox({Entry(path)});
+  ASSERT_TRUE(intake_->TakeInbox().ok());
+  Finish(ClaimAll());
+  ASSERT_EQ(*EndFinishedHolds(*queue_, *roots_, store_dir_, {}), 1u);
+  ASSERT_TRUE(roots_->Remove(path).ok());
+  for (bool dry_run : {true, false}) {
+    auto report = PruneRoots(*queue_, *roots_, store_dir_, absl::Hours(1),
+                             clock_.Now(), dry_run);
+    ASSERT_TRUE(report.ok()) << report.status();
+    EXPECT_THAT(report->unlinked, testing::ElementsAre(store_dir_.Print(path)));
+  }
+  EXPECT_THAT(*queue_->Pins(0, 10), SizeIs(0));
 }
 
 TEST(SignerTest, SignsOnceAndGoesOnWhenTheStoreRefuses) {

@@ -205,11 +205,12 @@ class Queued:
 
     # --- queuectl ----------------------------------------------------------
 
-    def ctl(self, *arguments, code=0, limit=120, **variables):
+    def ctl(self, *arguments, code=0, limit=120, wrapper=(), **variables):
         """Runs queuectl, expects exit code `code` (None: any)."""
         result = subprocess.run(
-            [os.path.join(BIN, "queuectl"), "--config", self.config_file,
-             *map(str, arguments)], env={**self.environment, **variables},
+            [*wrapper, os.path.join(BIN, "queuectl"), "--config",
+             self.config_file, *map(str, arguments)],
+            env={**self.environment, **variables},
             stdin=subprocess.DEVNULL, capture_output=True, text=True,
             timeout=limit * children.SLOWNESS, check=False)
         if code is not None and result.returncode != code:

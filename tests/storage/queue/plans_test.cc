@@ -146,10 +146,11 @@ class Plans : public QueueFixture {
   std::vector<Call> CallsOfKeeping() {
     return {
         {"FinishedHolds",
-         [this] { return queue_->FinishedHolds(100).status(); }},
+         [this] { return queue_->FinishedHolds(0, 100).status(); }},
         {"Holds", [this] { return queue_->Holds(0, 100).status(); }},
-        {"OpenJobs",
-         [this] { return queue_->OpenJobs({Path("a").path}).status(); }},
+        {"Pins", [this] { return queue_->Pins(0, 100).status(); }},
+        {"RootNeeds",
+         [this] { return queue_->RootNeeds({Path("a").path}).status(); }},
         {"RemoveFinished of nothing",
          [this] {
            return queue_->RemoveFinished(absl::UnixEpoch(), 100).status();

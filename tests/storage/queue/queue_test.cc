@@ -3,9 +3,12 @@
 #include <sys/stat.h>
 
 #include <fstream>
+#include <map>
 #include <string>
 #include <vector>
 
+#include "storage/base/io.h"
+#include "storage/queue/spool.h"
 #include "tests/storage/queue/queue_fixture.h"
 
 namespace nixq {
@@ -243,8 +246,9 @@ TEST_F(QueueTest, AcceptMakesOneJobForEachConfiguredTarget) {
   EXPECT_EQ(QueryInt("SELECT count(*) FROM jobs"), 2);
   EXPECT_EQ(QueryInt("SELECT count(*) FROM paths"), 1);
   ASSERT_OK_AND_ASSIGN(
-      auto open, queue_->OpenJobs({StorePathOf("hello"), StorePathOf("x")}));
-  EXPECT_THAT(open, ElementsAre(2, 0));
+      auto needs, queue_->RootNeeds({StorePathOf("hello"), StorePathOf("x")}));
+  EXPECT_EQ(needs.at(0).open_jobs, 2);
+  EXPECT_EQ(needs.at(1).open_jobs, 0);
   ASSERT_OK_AND_ASSIGN(auto known,
                        queue_->Known({StorePathOf("x"), StorePathOf("hello")}));
   EXPECT_THAT(known, ElementsAre(false, true));
@@ -276,36 +280,36 @@ TEST_F(QueueTest, AcceptAgainKeepsWhatItDoesNotKnowAndStartsOver) {
 TEST_F(QueueTest, HoldsFinishWithTheirLastOpenJob) {
   Configure({"nas", "s3"});
   Accept({"hello"});
-  ASSERT_OK_AND_ASSIGN(auto finished, queue_->FinishedHolds(10));
+  ASSERT_OK_AND_ASSIGN(auto finished, queue_->FinishedHolds(0, 10));
   EXPECT_THAT(finished, IsEmpty());
   Settlement done;
   done.job_id = Claim(1, 0).at(0).job_id;
   ASSERT_OK(queue_->Settle({done}));
-  ASSERT_OK_AND_ASSIGN(finished, queue_->FinishedHolds(10));
+  ASSERT_OK_AND_ASSIGN(finished, queue_->FinishedHolds(0, 10));
   EXPECT_THAT(finished, IsEmpty());
   Settlement parked = Park();
   parked.job_id = Claim(1, 1).at(0).job_id;
   ASSERT_OK(queue_->Settle({parked}));
-  ASSERT_OK_AND_ASSIGN(finished, queue_->FinishedHolds(10));
+  ASSERT_OK_AND_ASSIGN(finished, queue_->FinishedHolds(0, 10));
   EXPECT_THAT(finished, IsEmpty());  // parked is open
   JobSelection s3;
   s3.target = "s3";
   ASSERT_OK_AND_ASSIGN(int64_t forgotten, queue_->Forget(s3));
   EXPECT_EQ(forgotten, 1);
-  ASSERT_OK_AND_ASSIGN(finished, queue_->FinishedHolds(10));
+  ASSERT_OK_AND_ASSIGN(finished, queue_->FinishedHolds(0, 10));
   ASSERT_EQ(finished.size(), 1u);
   EXPECT_EQ(finished[0].path, StorePathOf("hello"));
   EXPECT_EQ(finished[0].system, "x86_64-linux");
   EXPECT_EQ(finished[0].root, RootState::kHold);
   ASSERT_OK(queue_->SetRoot(finished[0].id, RootState::kPin));
-  ASSERT_OK_AND_ASSIGN(finished, queue_->FinishedHolds(10));
+  ASSERT_OK_AND_ASSIGN(finished, queue_->FinishedHolds(0, 10));
   EXPECT_THAT(finished, IsEmpty());
 }
 
 TEST_F(QueueTest, WithoutTargetsAHoldIsFinishedAtOnce) {
   Configure({});
   Accept({"hello"});
-  ASSERT_OK_AND_ASSIGN(auto finished, queue_->FinishedHolds(10));
+  ASSERT_OK_AND_ASSIGN(auto finished, queue_->FinishedHolds(0, 10));
   EXPECT_EQ(finished.size(), 1u);
 }
 
@@ -318,6 +322,67 @@ TEST_F(QueueTest, HoldsArePagedById) {
   ASSERT_OK_AND_ASSIGN(page, queue_->Holds(page[0].id, 10));
   ASSERT_EQ(page.size(), 1u);
   EXPECT_EQ(page[0].path, StorePathOf("c"));
+}
+
+TEST_F(QueueTest, RootsAreNeededForWhatIsNotYetTakenIn) {
+  InboxEntry floating = Output("floating-1.drv");
+  floating.kind = InboxKind::kDerivation;
+  InboxEntry spooled_floating = Output("spooled-float.drv");
+  spooled_floating.kind = InboxKind::kDerivation;
+  {
+    auto writer = InboxWriter::Open(Options().state_dir, absl::Seconds(1));
+    ASSERT_OK(writer.status());
+    ASSERT_OK(writer->Put({Output("inboxed"), floating}));
+  }
+  ASSERT_OK(
+      WriteSpool(Options().state_dir, {Output("spooled"), spooled_floating}));
+  ASSERT_OK(queue_->Accept({}, {Output("pending.drv")}, {}));
+  const std::map<std::string, bool> kCases = {
+      {"inboxed", true},        {"spooled", true},
+      {"floating-1.drv", true}, {"floating-1", true},
+      {"floating-1-dev", true}, {"floating-12", false},
+      {"floating", false},      {"spooled-float-a-b", true},
+      {"pending", true},        {"pending-lib", true},
+      {"other", false},         {"lib-pending", false}};
+  for (const auto& [name, needed] : kCases) {
+    ASSERT_OK_AND_ASSIGN(auto needs, queue_->RootNeeds({StorePathOf(name)}));
+    EXPECT_EQ(needs.at(0).not_taken_in, needed) << name;
+    EXPECT_EQ(needs.at(0).open_jobs, 0);
+  }
+}
+
+TEST_F(QueueTest, RootNeedsAreUnknownWithASpoolThatCannotBeRead) {
+  ASSERT_OK(WriteSpool(Options().state_dir, {Output("spooled")}));
+  const std::string bad = Options().state_dir + "/spool/1-1-1.entries";
+  ASSERT_OK(WriteFileAtomically(bad, "cut sh", 0600));
+  absl::Status status = queue_->RootNeeds({StorePathOf("x")}).status();
+  EXPECT_FALSE(status.ok());
+  EXPECT_THAT(std::string(status.message()), HasSubstr(bad));
+}
+
+TEST_F(QueueTest, OpenForRootsTakesWhatOnlyHooksHaveWritten) {
+  QueueOptions options = Options();
+  options.state_dir = dir_ / "hooks-only";
+  {
+    auto writer = InboxWriter::Open(options.state_dir, absl::Seconds(1));
+    ASSERT_OK(writer.status());
+    ASSERT_OK(writer->Put({Output("inboxed")}));
+  }
+  for (bool read_only : {false, true}) {
+    ASSERT_OK_AND_ASSIGN(Queue queue, Queue::OpenForRoots(options, read_only));
+    ASSERT_OK_AND_ASSIGN(auto needs, queue.RootNeeds({StorePathOf("inboxed"),
+                                                      StorePathOf("old")}));
+    EXPECT_TRUE(needs.at(0).not_taken_in);
+    EXPECT_FALSE(needs.at(1).not_taken_in);
+    EXPECT_OK(queue.SetRootByPath(StorePathOf("old"), RootState::kNone));
+    ASSERT_OK_AND_ASSIGN(auto pins, queue.Pins(0, 10));
+    EXPECT_THAT(pins, IsEmpty());
+  }
+  options.state_dir = dir_ / "nowhere";
+  EXPECT_TRUE(absl::IsNotFound(Queue::OpenForRoots(options, false).status()));
+  Execute("PRAGMA user_version = 99");
+  EXPECT_TRUE(absl::IsFailedPrecondition(
+      Queue::OpenForRoots(Options(), true).status()));
 }
 
 TEST_F(QueueTest, AHoldIsNeverWeakenedByAccepting) {
@@ -410,7 +475,7 @@ TEST_F(QueueTest, RemoveFinishedInSmallTransactions) {
   ASSERT_OK(queue_->Settle(done));
   clock_.Advance(absl::Hours(24));
   Accept({"fresh"});
-  ASSERT_OK_AND_ASSIGN(auto holds, queue_->FinishedHolds(100));
+  ASSERT_OK_AND_ASSIGN(auto holds, queue_->FinishedHolds(0, 100));
   ASSERT_EQ(holds.size(), 9u);
   for (size_t i = 1; i < holds.size(); ++i) {
     ASSERT_OK(queue_->SetRoot(holds[i].id, RootState::kNone));
