@@ -95,14 +95,20 @@ void AddReaders(CLI::App& app, Arguments& a, Run& run) {
       ->callback([&] { run = RunVersion; });
 }
 
-// A command about some jobs: paths, or all that are parked.
+// A command about some jobs: paths, all that are parked, all of a target.
 CLI::App* AddSelecting(CLI::App& app, Arguments& a, const char* name,
                        const char* description, SelectArguments& into) {
   CLI::App* command = AddCommand(app, a, name, description);
   command->add_option("PATH", into.paths);
   command->add_flag("--parked", into.parked, "All that are parked");
-  command->add_option("--target", into.target, "Only for this target");
+  command->add_option("--target", into.target,
+                      "Only for this target; alone: all that is open for it");
   return command;
+}
+
+bool SelectsNothing(const SelectArguments& arguments) {
+  return arguments.paths.empty() && !arguments.parked &&
+         arguments.target.empty();
 }
 
 // The exit code of a command that was not told what it is about.
@@ -131,8 +137,8 @@ void AddChangers(CLI::App& app, Arguments& a, Run& run) {
                a.retry)
       ->callback([&] {
         run = [&](const Context& c) {
-          if (a.retry.paths.empty() && !a.retry.parked) {
-            return Unselected("retry", "--parked");
+          if (SelectsNothing(a.retry)) {
+            return Unselected("retry", "--parked or --target");
           }
           return RunRetry(c, a.retry);
         };
@@ -142,8 +148,8 @@ void AddChangers(CLI::App& app, Arguments& a, Run& run) {
   forget->add_flag("--dry-run", a.forget.dry_run, "Only say what would go");
   forget->callback([&] {
     run = [&](const Context& c) {
-      if (a.forget.paths.empty() && !a.forget.parked) {
-        return Unselected("forget", "--parked");
+      if (SelectsNothing(a.forget)) {
+        return Unselected("forget", "--parked or --target");
       }
       return RunForget(c, a.forget);
     };

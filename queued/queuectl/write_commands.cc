@@ -169,24 +169,86 @@ absl::StatusOr<JobSelection> Selection(const Context& context,
   JobSelection selection;
   NIXQ_ASSIGN_OR_RETURN(selection.paths, context.ResolveAll(arguments.paths));
   selection.parked_only = arguments.parked;
+  selection.open_only = selection.paths.empty() && !arguments.parked;
   if (!arguments.target.empty()) selection.target = arguments.target;
   return selection;
 }
 
-// The jobs that `forget` would remove.
+constexpr std::string_view kUnknown = "the queue does not know it";
+constexpr std::string_view kNotTakenIn =
+    "the daemon has not yet taken it in: there is no job yet";
+
+void SayOf(const std::string& path, std::string_view what) {
+  Complain(
+      absl::NotFoundError(absl::StrFormat("%s: %s", path, std::string(what))));
+}
+
+// Takes the paths that have no row out of the selection, and says why. False:
+// there were such paths.
+absl::StatusOr<bool> KeepKnown(Queue& queue, JobSelection& selection) {
+  NIXQ_ASSIGN_OR_RETURN(std::vector<bool> known, queue.Known(selection.paths));
+  std::vector<std::string> rest;
+  for (size_t i = 0; i < known.size(); ++i) {
+    const std::string& path = selection.paths[i];
+    if (known[i]) {
+      rest.push_back(path);
+      continue;
+    }
+    absl::StatusOr<std::vector<Queue::RootNeed>> needs =
+        queue.RootNeeds({path});
+    SayOf(path,
+          needs.ok() && needs->front().not_taken_in ? kNotTakenIn : kUnknown);
+  }
+  const bool all = rest.size() == selection.paths.size();
+  selection.paths = std::move(rest);
+  return all;
+}
+
+// A command that was told what to do, opened and with nothing unknown left.
+struct Choice {
+  Queue queue;
+  JobSelection selection;
+  bool all_known = true;
+  // Every path that was named is unknown: without them the selection would
+  // mean all jobs.
+  bool nothing_left = false;
+};
+
+absl::StatusOr<Choice> Choose(const Context& context,
+                              const SelectArguments& arguments) {
+  NIXQ_ASSIGN_OR_RETURN(JobSelection selection, Selection(context, arguments));
+  NIXQ_ASSIGN_OR_RETURN(Queue queue, OpenQueue(context));
+  NIXQ_ASSIGN_OR_RETURN(bool all_known, KeepKnown(queue, selection));
+  const bool nothing_left = !all_known && selection.paths.empty();
+  return Choice{std::move(queue), std::move(selection), all_known,
+                nothing_left};
+}
+
+// The jobs that `forget` would remove. Paths without jobs are named, and
+// `complete` tells of them.
 absl::StatusOr<std::vector<JobRow>> Selected(Report& report,
-                                             const JobSelection& selection) {
+                                             const JobSelection& selection,
+                                             bool& complete) {
   std::vector<JobRow> jobs;
   if (selection.paths.empty()) {
     JobFilter filter;
     filter.target = selection.target;
+    filter.open_only = selection.open_only;
     if (selection.parked_only) filter.state = JobState::kParked;
     filter.limit = kLargestClosure;
     return report.Jobs(filter);
   }
   for (const std::string& path : selection.paths) {
-    NIXQ_ASSIGN_OR_RETURN(PathReport found, report.Path(path));
-    for (JobRow& job : found.jobs) {
+    absl::StatusOr<PathReport> found = report.Path(path);
+    if (!found.ok() && !absl::IsNotFound(found.status())) {
+      return found.status();
+    }
+    if (!found.ok() || (found->jobs.empty() && !found->accepted)) {
+      SayOf(path, found.ok() ? kNotTakenIn : kUnknown);
+      complete = false;
+      continue;
+    }
+    for (JobRow& job : found->jobs) {
       if (selection.target.has_value() && job.target != *selection.target) {
         continue;
       }
@@ -197,37 +259,92 @@ absl::StatusOr<std::vector<JobRow>> Selected(Report& report,
   return jobs;
 }
 
+int RehearseForget(const Context& context, const SelectArguments& arguments) {
+  absl::StatusOr<JobSelection> selection = Selection(context, arguments);
+  if (!selection.ok()) return Complain(selection.status());
+  absl::StatusOr<Report> report = context.OpenReport();
+  if (!report.ok()) return Complain(report.status());
+  bool complete = true;
+  absl::StatusOr<std::vector<JobRow>> jobs =
+      Selected(*report, *selection, complete);
+  if (!jobs.ok()) return Complain(jobs.status());
+  nlohmann::json list = nlohmann::json::array();
+  for (const JobRow& job : *jobs) {
+    const std::string state(Name(job.state));
+    if (context.json()) {
+      list.push_back(
+          {{"path", job.path}, {"target", job.target}, {"state", state}});
+    } else {
+      printf("would forget %s for %s (%s)\n", job.path.c_str(),
+             job.target.c_str(), state.c_str());
+    }
+  }
+  if (context.json()) {
+    printf("%s\n", nlohmann::json(
+                       {{"dry_run", true}, {"would_forget", std::move(list)}})
+                       .dump(2)
+                       .c_str());
+  }
+  return complete ? kExitOk : kExitFailed;
+}
+
+void PrintRetried(const Queue::Retried& retried) {
+  printf("retrying %d job%s\n", static_cast<int>(retried.jobs),
+         retried.jobs == 1 ? "" : "s");
+  for (const std::string& target : retried.probed) {
+    printf("%s was in trouble: it is tried again at once\n", target.c_str());
+  }
+  for (const std::string& target : retried.paused) {
+    printf("%s is paused: `queuectl resume %s` lets it go on\n", target.c_str(),
+           target.c_str());
+  }
+}
+
 }  // namespace
 
 int RunRetry(const Context& context, const SelectArguments& arguments) {
-  absl::StatusOr<JobSelection> selection = Selection(context, arguments);
-  if (!selection.ok()) return Complain(selection.status());
-  absl::StatusOr<Queue> queue = OpenQueue(context);
-  if (!queue.ok()) return Complain(queue.status());
-  absl::StatusOr<int64_t> count = queue->Retry(*selection);
-  if (!count.ok()) return Complain(count.status());
-  return Done(context, "retrying", *count, "job");
+  absl::StatusOr<Choice> choice = Choose(context, arguments);
+  if (!choice.ok()) return Complain(choice.status());
+  if (choice->nothing_left) return kExitFailed;
+  absl::StatusOr<Queue::Retried> retried =
+      choice->queue.Retry(choice->selection);
+  if (!retried.ok()) return Complain(retried.status());
+  WakeDaemon(context.config().state_dir);
+  if (context.json()) {
+    printf("%s\n", nlohmann::json({{"retrying", retried->jobs},
+                                   {"probed", retried->probed},
+                                   {"paused", retried->paused}})
+                       .dump()
+                       .c_str());
+  } else {
+    PrintRetried(*retried);
+  }
+  return choice->all_known ? kExitOk : kExitFailed;
 }
 
 int RunForget(const Context& context, const SelectArguments& arguments) {
-  absl::StatusOr<JobSelection> selection = Selection(context, arguments);
-  if (!selection.ok()) return Complain(selection.status());
-  if (arguments.dry_run) {
-    absl::StatusOr<Report> report = context.OpenReport();
-    if (!report.ok()) return Complain(report.status());
-    absl::StatusOr<std::vector<JobRow>> jobs = Selected(*report, *selection);
-    if (!jobs.ok()) return Complain(jobs.status());
-    for (const JobRow& job : *jobs) {
-      printf("would forget %s for %s (%s)\n", job.path.c_str(),
-             job.target.c_str(), std::string(Name(job.state)).c_str());
+  if (arguments.dry_run) return RehearseForget(context, arguments);
+  absl::StatusOr<Choice> choice = Choose(context, arguments);
+  if (!choice.ok()) return Complain(choice.status());
+  if (choice->nothing_left) return kExitFailed;
+  absl::StatusOr<Queue::Forgotten> forgotten =
+      choice->queue.Forget(choice->selection);
+  if (!forgotten.ok()) return Complain(forgotten.status());
+  WakeDaemon(context.config().state_dir);
+  if (context.json()) {
+    printf("%s\n", nlohmann::json({{"forgot", forgotten->jobs},
+                                   {"revived", forgotten->revived}})
+                       .dump()
+                       .c_str());
+  } else {
+    printf("forgot %d job%s\n", static_cast<int>(forgotten->jobs),
+           forgotten->jobs == 1 ? "" : "s");
+    if (forgotten->revived > 0) {
+      printf("%d that waited for them: looked at anew\n",
+             static_cast<int>(forgotten->revived));
     }
-    return kExitOk;
   }
-  absl::StatusOr<Queue> queue = OpenQueue(context);
-  if (!queue.ok()) return Complain(queue.status());
-  absl::StatusOr<int64_t> count = queue->Forget(*selection);
-  if (!count.ok()) return Complain(count.status());
-  return Done(context, "forgot", *count, "job");
+  return choice->all_known ? kExitOk : kExitFailed;
 }
 
 int RunPause(const Context& context, const std::string& target, bool paused) {

@@ -91,6 +91,7 @@ struct JobSelection {
   std::vector<std::string> paths;     // full store paths; empty: all
   std::optional<std::string> target;  // its name
   bool parked_only = false;
+  bool open_only = false;  // forget, without paths: none that is done
 };
 
 }  // namespace nixq

@@ -55,8 +55,9 @@ class Queue {
 
   // --- Targets -------------------------------------------------------------
   // Makes the rows agree with the configuration: adds, updates urls, marks
-  // what is gone as not configured (its jobs stay, and wait). A target that
-  // comes back keeps its jobs. Returns the configured ones in the order given.
+  // what is gone as not configured (its jobs stay, and wait), and removes that
+  // once it has no jobs. A target that comes back keeps its jobs. Returns the
+  // configured ones in the order given.
   struct TargetSpec {
     std::string name;
     std::string url;
@@ -153,12 +154,23 @@ class Queue {
 
   // --- People's verbs ------------------------------------------------------
   // Makes parked and waiting jobs due now and clears their error and attempt
-  // count; also the jobs blocked by them. Returns how many jobs.
-  absl::StatusOr<int64_t> Retry(const JobSelection& selection);
+  // count; also the jobs blocked by them. Their targets that cannot be reached
+  // or refuse us are tried at once too, unless they are paused.
+  struct Retried {
+    int64_t jobs = 0;
+    std::vector<std::string> probed;  // names of targets
+    std::vector<std::string> paused;  // likewise: nothing is sent to these
+  };
+  absl::StatusOr<Retried> Retry(const JobSelection& selection);
   // Removes the jobs, whatever their state (parked_only: only those parked).
   // Paths without jobs left become history-less; their holds end as any
-  // finished hold does. Returns how many jobs.
-  absl::StatusOr<int64_t> Forget(const JobSelection& selection);
+  // finished hold does. What was blocked by a forgotten job is due again, to
+  // see anew what it needs.
+  struct Forgotten {
+    int64_t jobs = 0;
+    int64_t revived = 0;  // of others
+  };
+  absl::StatusOr<Forgotten> Forget(const JobSelection& selection);
 
   // --- Keeping small -------------------------------------------------------
   // Removes done jobs that changed before `before`, and paths without jobs

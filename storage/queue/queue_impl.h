@@ -61,7 +61,7 @@ class Queue::Impl {
   absl::Status AcceptPaths(const std::vector<NewPath>& paths);
   absl::Status SettleOne(const Settlement& settlement);
   // The targets that a selection means.
-  absl::StatusOr<std::vector<int64_t>> SelectedTargets(
+  absl::StatusOr<std::vector<TargetRow>> SelectedTargets(
       const JobSelection& selection);
 
   Database database;

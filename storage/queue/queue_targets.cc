@@ -61,6 +61,16 @@ absl::StatusOr<std::vector<TargetRow>> Queue::SyncTargets(
     NIXQ_ASSIGN_OR_RETURN(bool found, get.Bind(spec.name).Step());
     if (found) rows.push_back(ReadTarget(get));
   }
+  // One SELECT for each state, since its index is for that state alone.
+  NIXQ_RETURN_IF_ERROR(database.Execute(
+      "DELETE FROM targets WHERE NOT configured AND NOT EXISTS ("
+      "SELECT 1 FROM jobs WHERE target_id = targets.id AND state = 'queued' "
+      "UNION ALL SELECT 1 FROM jobs "
+      "WHERE target_id = targets.id AND state = 'sending' "
+      "UNION ALL SELECT 1 FROM jobs "
+      "WHERE target_id = targets.id AND state = 'parked' "
+      "UNION ALL SELECT 1 FROM jobs "
+      "WHERE target_id = targets.id AND state = 'done')"));
   NIXQ_RETURN_IF_ERROR(transaction.Commit());
   return rows;
 }

@@ -343,9 +343,78 @@ class Changing(ctl_case.CtlCase):
         again = world.cache_server.CacheServer(server.directory,
                                                port=server.port)
         self.addCleanup(again.stop)
-        self.queue.ctl("resume", "later")
+        self.assertIn("later was in trouble",
+                      self.queue.ctl("retry", path).stdout)
         self.queue.wait()
         self.assertTrue(again.cache.has(path))
+
+    def test_retry_says_that_a_target_is_paused(self):
+        path = self.open_path()
+        self.queue.ctl("pause", "away")
+        said = self.queue.ctl_json("retry", path)
+        self.assertEqual((["away"], []), (said["paused"], said["probed"]))
+        self.assertIn("queuectl resume away",
+                      self.queue.ctl("retry", "--target", "away").stdout)
+
+    def test_what_the_queue_does_not_know(self):
+        self.queue.stop()
+        waiting = self.build("waiting")
+        unknown = (self.nix.store_dir
+                   + "/0123456789abcdfghijklmnpqrsvwxyz-none")
+        for verb in (["retry"], ["forget"], ["forget", "--dry-run"]):
+            with self.subTest(verb=verb):
+                result = self.queue.ctl(*verb, unknown, waiting, code=1)
+                self.assertEqual("", result.stdout)
+                first, second = result.stderr.splitlines()
+                self.assertIn(f"{unknown}: the queue does not know", first)
+                self.assertIn(f"{waiting}: the daemon has not yet", second)
+        self.assertEqual(1, self.queue.value("SELECT count(*) FROM inbox"))
+
+    def test_forget_the_jobs_of_a_target_that_is_gone(self):
+        path = self.open_path()
+        self.queue.stop()
+        self.queue.tables["target"] = [
+            {"name": "dir", "url": "file://" + self.cache.directory}]
+        self.queue.write_config()
+        self.queue.start()
+        self.queue.ctl("wait", "--timeout", "0s", code=1)
+        said = self.queue.ctl_json("forget", "--target", "away", "--dry-run")
+        self.assertEqual([(path, "away")],
+                         [(job["path"], job["target"])
+                          for job in said["would_forget"]])
+        self.assertEqual({"forgot": 1, "revived": 0}, self.queue.ctl_json(
+            "forget", "--target", "away"))
+        self.queue.ctl("wait", "--timeout", "0s")
+        self.queue.stop()
+        self.queue.start()
+        self.assertEqual(["dir"], [target["name"] for target in
+                                   self.queue.ctl_json("status")["targets"]])
+
+    def test_forgetting_a_reference_revives_what_it_blocked(self):
+        self.queue.ctl("pause", "dir")
+        paths = self.nix.build(private_nix.chain("chain", 2, self.salt))
+        first, = [path for path in self.nix.closure(paths)
+                  if path not in paths]
+        with open(first, encoding="utf-8") as file:
+            right = file.read()
+        self.write_into_the_store(first, right.upper())
+        self.queue.ctl("resume", "dir")
+        self.queue.wait(code=1)
+        job, = [job for job in self.queue.ctl_json("list", "--state", "parked")
+                if job["path"] in paths]
+        self.assertEqual(first, job["blocked_by"])
+        self.write_into_the_store(first, right)
+        self.assertEqual({"forgot": 1, "revived": 1},
+                         self.queue.ctl_json("forget", first))
+        self.queue.wait()
+        self.assert_whole(self.cache, [first, *paths])
+
+    @staticmethod
+    def write_into_the_store(path, text):
+        os.chmod(path, 0o644)
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(text)
+        os.chmod(path, 0o444)
 
 
 class Checking(ctl_case.CtlCase):

@@ -100,6 +100,7 @@ TEST_F(QueueTest, LockedForLongerIsUnavailable) {
 // --- Targets ----------------------------------------------------------------
 
 TEST_F(QueueTest, SyncTargetsFollowsTheConfiguration) {
+  Accept({"hello"});
   Configure({"b", "a"});
   EXPECT_EQ(targets_[0].name, "b");
   EXPECT_EQ(targets_[1].name, "a");
@@ -108,6 +109,26 @@ TEST_F(QueueTest, SyncTargetsFollowsTheConfiguration) {
   EXPECT_EQ(rows[0].name, "nas");
   EXPECT_FALSE(rows[0].configured);
   EXPECT_TRUE(rows[1].configured);
+}
+
+TEST_F(QueueTest, ATargetWithoutConfigurationAndJobsGoes) {
+  Configure({"waits", "sent", "empty", "nas"});
+  Accept({"hello"});
+  Settlement done;
+  done.job_id = Claim(1, 1).at(0).job_id;
+  ASSERT_OK(queue_->Settle({done}));
+  ASSERT_OK(queue_->Forget({.target = "empty"}).status());
+  Configure({"nas"});
+  ASSERT_OK_AND_ASSIGN(std::vector<TargetRow> rows, queue_->Targets());
+  ASSERT_EQ(rows.size(), 3u);
+  EXPECT_EQ(rows[1].name, "waits");
+  EXPECT_EQ(rows[2].name, "sent");  // in the history
+  ASSERT_OK(queue_->Forget({.target = "waits", .open_only = true}).status());
+  ASSERT_OK(queue_->Forget({.target = "sent", .open_only = true}).status());
+  Configure({"nas"});
+  ASSERT_OK_AND_ASSIGN(rows, queue_->Targets());
+  ASSERT_EQ(rows.size(), 2u);
+  EXPECT_EQ(rows[1].name, "sent");
 }
 
 TEST_F(QueueTest, SyncTargetsRefusesNamesTwice) {
@@ -294,8 +315,8 @@ TEST_F(QueueTest, HoldsFinishWithTheirLastOpenJob) {
   EXPECT_THAT(finished, IsEmpty());  // parked is open
   JobSelection s3;
   s3.target = "s3";
-  ASSERT_OK_AND_ASSIGN(int64_t forgotten, queue_->Forget(s3));
-  EXPECT_EQ(forgotten, 1);
+  ASSERT_OK_AND_ASSIGN(auto forgotten, queue_->Forget(s3));
+  EXPECT_EQ(forgotten.jobs, 1);
   ASSERT_OK_AND_ASSIGN(finished, queue_->FinishedHolds(0, 10));
   ASSERT_EQ(finished.size(), 1u);
   EXPECT_EQ(finished[0].path, StorePathOf("hello"));
@@ -416,8 +437,8 @@ TEST_F(QueueTest, RetrySelects) {
   JobSelection one;
   one.paths = {StorePathOf("a")};
   one.target = "s3";
-  ASSERT_OK_AND_ASSIGN(int64_t retried, queue_->Retry(one));
-  EXPECT_EQ(retried, 1);
+  ASSERT_OK_AND_ASSIGN(auto retried, queue_->Retry(one));
+  EXPECT_EQ(retried.jobs, 1);
   EXPECT_EQ(StateOf("a", "s3"), "queued");
   EXPECT_EQ(StateOf("a", "nas"), "parked");
   std::optional<JobRow> job = Job("a", "s3");
@@ -426,9 +447,9 @@ TEST_F(QueueTest, RetrySelects) {
   JobSelection parked;
   parked.parked_only = true;
   ASSERT_OK_AND_ASSIGN(retried, queue_->Retry(parked));
-  EXPECT_EQ(retried, 3);
+  EXPECT_EQ(retried.jobs, 3);
   ASSERT_OK_AND_ASSIGN(retried, queue_->Retry({}));
-  EXPECT_EQ(retried, 0);  // all are due already, with nothing to clear
+  EXPECT_EQ(retried.jobs, 4);  // also what is due already
   JobSelection nosuch;
   nosuch.target = "nosuch";
   EXPECT_TRUE(absl::IsNotFound(queue_->Retry(nosuch).status()));
@@ -444,13 +465,40 @@ TEST_F(QueueTest, RetryMakesWaitingJobsDue) {
   EXPECT_THAT(Claim(), IsEmpty());
   JobSelection parked;
   parked.parked_only = true;
-  ASSERT_OK_AND_ASSIGN(int64_t retried, queue_->Retry(parked));
-  EXPECT_EQ(retried, 0);
+  ASSERT_OK_AND_ASSIGN(auto retried, queue_->Retry(parked));
+  EXPECT_EQ(retried.jobs, 0);
   ASSERT_OK_AND_ASSIGN(retried, queue_->Retry({}));
-  EXPECT_EQ(retried, 1);
+  EXPECT_EQ(retried.jobs, 1);
   std::vector<ClaimedJob> jobs = Claim();
   ASSERT_EQ(jobs.size(), 1u);
   EXPECT_EQ(jobs[0].attempts, 0);
+}
+
+TEST_F(QueueTest, RetryTriesTargetsInTroubleAtOnceUnlessPaused) {
+  Configure({"away", "refuses", "paused", "well", "unconcerned"});
+  Accept({"hello"});
+  for (TargetRow row : targets_) {
+    if (row.name == "well") continue;
+    row.health = row.name == "refuses" ? TargetHealth::kRefused
+                                       : TargetHealth::kUnreachable;
+    row.failures = 3;
+    row.retry_at = clock_.Now() + absl::Minutes(29);
+    ASSERT_OK(queue_->SaveTargetHealth(row));
+  }
+  ASSERT_OK(queue_->SetPaused("paused", true));
+  ASSERT_OK(queue_->Forget({.target = "unconcerned"}).status());
+  ASSERT_OK_AND_ASSIGN(auto retried,
+                       queue_->Retry({.paths = {StorePathOf("hello")}}));
+  EXPECT_EQ(retried.jobs, 4);
+  EXPECT_THAT(retried.probed, ElementsAre("away", "refuses"));
+  EXPECT_THAT(retried.paused, ElementsAre("paused"));
+  ASSERT_OK_AND_ASSIGN(std::vector<TargetRow> rows, queue_->Targets());
+  for (const TargetRow& row : rows) {
+    const bool waits = row.name == "paused" || row.name == "unconcerned";
+    EXPECT_EQ(row.failures, waits ? 3 : 0) << row.name;
+    EXPECT_EQ(row.retry_at > clock_.Now(), waits) << row.name;
+    EXPECT_EQ(row.health == TargetHealth::kUnknown, !waits) << row.name;
+  }
 }
 
 TEST_F(QueueTest, ForgottenIdsAreNotUsedAgain) {
@@ -508,9 +556,7 @@ TEST_F(QueueTest, APathThatBlocksStays) {
   app.job_id = jobs[1].job_id;
   app.blocked_by = StorePathOf("lib");
   ASSERT_OK(queue_->Settle({lib, app}));
-  JobSelection forget;
-  forget.paths = {StorePathOf("lib")};
-  ASSERT_OK(queue_->Forget(forget).status());
+  Execute("DELETE FROM jobs WHERE blocked_by IS NULL");  // a person's sqlite3
   ASSERT_OK(queue_->SetRootByPath(StorePathOf("lib"), RootState::kNone));
   ASSERT_OK(queue_->RemoveFinished(clock_.Now(), 100).status());
   EXPECT_EQ(Job("app")->blocked_by, StorePathOf("lib"));

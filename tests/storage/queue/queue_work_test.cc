@@ -279,10 +279,28 @@ TEST_F(QueueBlocked, DoneRevivesWhatWasBlocked) {
 TEST_F(QueueBlocked, RetryRevivesTheWholeChain) {
   JobSelection libc;
   libc.paths = {StorePathOf("libc")};
-  ASSERT_OK_AND_ASSIGN(int64_t retried, queue_->Retry(libc));
-  EXPECT_EQ(retried, 3);
+  ASSERT_OK_AND_ASSIGN(auto retried, queue_->Retry(libc));
+  EXPECT_EQ(retried.jobs, 3);
   EXPECT_THAT(ClaimNames(), ElementsAre("libc", "lib", "app"));
   EXPECT_EQ(StateOf("other"), "parked");
+}
+
+TEST_F(QueueBlocked, ForgettingTheReferenceRevivesWhatItBlocked) {
+  ASSERT_OK_AND_ASSIGN(auto forgotten,
+                       queue_->Forget({.paths = {StorePathOf("libc")}}));
+  EXPECT_EQ(forgotten.jobs, 1);
+  EXPECT_EQ(forgotten.revived, 1);
+  EXPECT_EQ(StateOf("lib"), "queued");
+  EXPECT_EQ(Job("lib")->error_text, "");
+  EXPECT_EQ(StateOf("app"), "parked");  // lib is open again
+  EXPECT_EQ(Job("app")->blocked_by, StorePathOf("lib"));
+  EXPECT_EQ(StateOf("other"), "parked");
+}
+
+TEST_F(QueueBlocked, ForgettingAllThatIsParkedRevivesNothing) {
+  ASSERT_OK_AND_ASSIGN(auto forgotten, queue_->Forget({.parked_only = true}));
+  EXPECT_EQ(forgotten.jobs, 4);
+  EXPECT_EQ(forgotten.revived, 0);
 }
 
 TEST_F(QueueBlocked, OnlyTheSameTargetIsRevived) {
@@ -303,8 +321,8 @@ TEST_F(QueueBlocked, OnlyTheSameTargetIsRetried) {
   JobSelection libc;
   libc.paths = {StorePathOf("libc")};
   libc.target = "s3";
-  ASSERT_OK_AND_ASSIGN(int64_t retried, queue_->Retry(libc));
-  EXPECT_EQ(retried, 1);
+  ASSERT_OK_AND_ASSIGN(auto retried, queue_->Retry(libc));
+  EXPECT_EQ(retried.jobs, 1);
   EXPECT_EQ(StateOf("lib", "nas"), "parked");
 }
 
