@@ -66,11 +66,20 @@ absl::StatusOr<Queue> OpenQueue(const Context& context) {
   return queue;
 }
 
+// Says what is wrong with one path, where others go on.
+void SayOf(const StoreDir& store_dir, const StorePath& path,
+           std::string_view what) {
+  Complain(absl::NotFoundError(
+      absl::StrFormat("%s: %s", store_dir.Print(path), std::string(what))));
+}
+
 // Roots the paths, makes sure that they are still valid, and puts them into
 // the inbox: in that order, with the temporary roots of `store` in force, so
-// that no collection can come between.
-absl::Status Enqueue(const Context& context, Store& store, GcRoots& roots,
-                     InboxWriter& inbox, const std::vector<StorePath>& paths) {
+// that no collection can come between. What is not valid is named and left
+// out; returns how many that are.
+absl::StatusOr<int64_t> Enqueue(const Context& context, Store& store,
+                                GcRoots& roots, InboxWriter& inbox,
+                                const std::vector<StorePath>& paths) {
   NIXQ_RETURN_IF_ERROR(store.AddTempRoots(paths));
   for (const StorePath& path : paths) {
     NIXQ_RETURN_IF_ERROR(roots.Hold(path));
@@ -80,15 +89,18 @@ absl::Status Enqueue(const Context& context, Store& store, GcRoots& roots,
                                      kCollectorLimit));
   NIXQ_ASSIGN_OR_RETURN(std::vector<std::optional<PathInfo>> infos,
                         store.QueryPathInfos(paths));
+  int64_t left_out = 0;
   std::vector<InboxEntry> entries;
   for (size_t i = 0; i < paths.size(); ++i) {
-    const std::string full = context.store_dir().Print(paths[i]);
     if (!infos[i].has_value()) {
-      NIXQ_RETURN_IF_ERROR(roots.Remove(paths[i]));
-      return absl::NotFoundError(full + ": not valid in the store");
+      absl::Status removed = roots.Remove(paths[i]);
+      if (!absl::IsNotFound(removed)) NIXQ_RETURN_IF_ERROR(removed);
+      SayOf(context.store_dir(), paths[i], "not valid in the store");
+      ++left_out;
+      continue;
     }
     InboxEntry entry;
-    entry.path = full;
+    entry.path = context.store_dir().Print(paths[i]);
     if (infos[i]->deriver.has_value()) {
       entry.deriver = context.store_dir().Print(*infos[i]->deriver);
     }
@@ -96,18 +108,49 @@ absl::Status Enqueue(const Context& context, Store& store, GcRoots& roots,
     entry.created_unix_ms = absl::ToUnixMillis(context.now());
     entries.push_back(std::move(entry));
   }
-  return inbox.Put(entries);
+  NIXQ_RETURN_IF_ERROR(inbox.Put(entries));
+  return left_out;
 }
 
-// Which paths `add` is about.
-absl::StatusOr<std::vector<StorePath>> PathsToAdd(const Context& context,
-                                                  const AddArguments& arguments,
-                                                  Store& store) {
+// What `add` is about, and how many of its arguments are nothing to add.
+struct Addition {
   std::vector<StorePath> paths;
+  int64_t left_out = 0;
+};
+
+absl::Status AddClosure(const Context& context, Store& store,
+                        Addition& addition) {
+  NIXQ_ASSIGN_OR_RETURN(Closure closure,
+                        ComputeClosure(store, addition.paths, kLargestClosure,
+                                       [](const PathInfo&) { return true; }));
+  for (const StorePath& path : closure.missing_roots) {
+    SayOf(context.store_dir(), path, "not valid in the store");
+    ++addition.left_out;
+  }
+  addition.paths.clear();
+  for (PathInfo& info : closure.paths) {
+    if (!info.path.IsDerivation()) {
+      addition.paths.push_back(std::move(info.path));
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<Addition> PathsToAdd(const Context& context,
+                                    const AddArguments& arguments,
+                                    Store& store) {
+  Addition addition;
   for (const std::string& argument : arguments.paths) {
-    NIXQ_ASSIGN_OR_RETURN(std::string full, context.Resolve(argument));
-    NIXQ_ASSIGN_OR_RETURN(StorePath path, context.store_dir().ParsePath(full));
-    paths.push_back(std::move(path));
+    absl::StatusOr<std::string> full = context.Resolve(argument);
+    absl::StatusOr<StorePath> path =
+        full.ok() ? context.store_dir().ParsePath(*full)
+                  : absl::StatusOr<StorePath>(full.status());
+    if (path.ok()) {
+      addition.paths.push_back(*std::move(path));
+    } else {
+      Complain(path.status());
+      ++addition.left_out;
+    }
   }
   if (arguments.all_local) {
     NIXQ_ASSIGN_OR_RETURN(std::vector<StorePath> all,
@@ -116,25 +159,14 @@ absl::StatusOr<std::vector<StorePath>> PathsToAdd(const Context& context,
                           store.QueryPathInfos(all));
     for (const std::optional<PathInfo>& info : infos) {
       if (info.has_value() && info->ultimate && !info->path.IsDerivation()) {
-        paths.push_back(info->path);
+        addition.paths.push_back(info->path);
       }
     }
   }
   if (arguments.closure) {
-    NIXQ_ASSIGN_OR_RETURN(Closure closure,
-                          ComputeClosure(store, paths, kLargestClosure,
-                                         [](const PathInfo&) { return true; }));
-    if (!closure.missing_roots.empty()) {
-      return absl::NotFoundError(
-          context.store_dir().Print(closure.missing_roots.front()) +
-          ": not valid in the store");
-    }
-    paths.clear();
-    for (PathInfo& info : closure.paths) {
-      if (!info.path.IsDerivation()) paths.push_back(std::move(info.path));
-    }
+    NIXQ_RETURN_IF_ERROR(AddClosure(context, store, addition));
   }
-  return paths;
+  return addition;
 }
 
 }  // namespace
@@ -142,24 +174,31 @@ absl::StatusOr<std::vector<StorePath>> PathsToAdd(const Context& context,
 int RunAdd(const Context& context, const AddArguments& arguments) {
   std::unique_ptr<DaemonClient> store = MakeDaemonClient(
       context.config(), context.surroundings(), context.store_dir());
-  absl::StatusOr<std::vector<StorePath>> paths =
-      PathsToAdd(context, arguments, *store);
-  if (!paths.ok()) return Complain(paths.status());
+  absl::StatusOr<Addition> addition = PathsToAdd(context, arguments, *store);
+  if (!addition.ok()) return Complain(addition.status());
+  const std::vector<StorePath>& paths = addition->paths;
+  if (paths.empty() && addition->left_out > 0) return kExitFailed;
   absl::StatusOr<GcRoots> roots = GcRoots::Open(
       context.config().roots_directory, context.store_dir(), true);
   if (!roots.ok()) return Complain(roots.status());
   absl::StatusOr<InboxWriter> inbox =
       InboxWriter::Open(context.config().state_dir, kBusyTimeout);
   if (!inbox.ok()) return Complain(ExplainWriting(inbox.status(), context));
-  for (size_t from = 0; from < paths->size(); from += kPathsAtOnce) {
+  int64_t left_out = addition->left_out;
+  auto added = static_cast<int64_t>(paths.size());
+  for (size_t from = 0; from < paths.size(); from += kPathsAtOnce) {
     const std::vector<StorePath> some(
-        paths->begin() + static_cast<std::ptrdiff_t>(from),
-        paths->begin() + static_cast<std::ptrdiff_t>(
-                             std::min(from + kPathsAtOnce, paths->size())));
-    absl::Status status = Enqueue(context, *store, *roots, *inbox, some);
-    if (!status.ok()) return Complain(status);
+        paths.begin() + static_cast<std::ptrdiff_t>(from),
+        paths.begin() + static_cast<std::ptrdiff_t>(
+                            std::min(from + kPathsAtOnce, paths.size())));
+    absl::StatusOr<int64_t> gone =
+        Enqueue(context, *store, *roots, *inbox, some);
+    if (!gone.ok()) return Complain(gone.status());
+    added -= *gone;
+    left_out += *gone;
   }
-  return Done(context, "added", static_cast<int64_t>(paths->size()), "path");
+  const int code = Done(context, "added", added, "path");
+  return left_out > 0 ? kExitFailed : code;
 }
 
 namespace {

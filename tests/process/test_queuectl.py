@@ -287,6 +287,29 @@ class Changing(ctl_case.CtlCase):
         self.assertIn("not valid", result.stderr)
         self.assertEqual([], os.listdir(self.nix.roots_dir))
 
+    def test_add_of_good_and_bad_ones(self):
+        self.queue.stop()
+        good, gone = [self.nix.build(
+            private_nix.derivation(name, f"echo {name} {self.salt} > $out"),
+            "--option", "post-build-hook", "")[0] for name in ("good", "gone")]
+        keep = os.path.join(self.nix.state_dir, "gcroots", "keep")
+        os.symlink(good, keep)
+        self.nix.collect_garbage()
+        os.unlink(keep)
+        for more in ([], ["--closure"]):
+            with self.subTest(more=more):
+                result = self.queue.ctl("add", "/etc/passwd", gone, good,
+                                        *more, code=1)
+                self.assertEqual("added 1 path\n", result.stdout)
+                passwd, other = result.stderr.splitlines()
+                self.assertIn("/etc/passwd", passwd)
+                self.assertIn(f"{gone}: not valid", other)
+        self.assertEqual([os.path.basename(good)],
+                         os.listdir(self.nix.roots_dir))
+        self.queue.start()
+        self.queue.wait(good)
+        self.assertTrue(self.cache.has(good))
+
     def test_pause_and_resume(self):
         for up in (True, False):
             with self.subTest(daemon=up):
