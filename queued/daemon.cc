@@ -8,6 +8,7 @@
 #include "absl/strings/str_format.h"
 #include "queued/prune.h"
 #include "queued/sockets.h"
+#include "queued/surroundings_check.h"
 #include "storage/base/process.h"
 #include "storage/base/status.h"
 #include "storage/queue/inbox.h"
@@ -105,6 +106,9 @@ absl::Status Daemon::Open() {
   Say("spool", intake_.TakeSpool().status());
   Say("inbox", intake_.TakeInbox().status());
   NIXQ_RETURN_IF_ERROR(intake_.AdoptRoots().status());
+  if (const std::string why = RootsTrouble(config_); !why.empty()) {
+    log_.Warning("roots-hold-nothing", {{"why", why}});
+  }
   const absl::Time now = parts_.clock.Now();
   next_tick_ = now;
   next_housekeeping_ = now + kTick;

@@ -12,6 +12,7 @@
 #include "queued/config.h"
 #include "queued/daemon.h"
 #include "queued/sockets.h"
+#include "queued/surroundings_check.h"
 #include "storage/base/process.h"
 #include "storage/base/status.h"
 
@@ -143,6 +144,9 @@ int Main(int argc, char** argv) {
   if (arguments.check_config) {
     printf("%s: good, %zu target%s\n", config->file.c_str(),
            config->targets.size(), config->targets.size() == 1 ? "" : "s");
+    if (const std::string trouble = RootsTrouble(*config); !trouble.empty()) {
+      fprintf(stderr, "queued: warning: %s\n", trouble.c_str());
+    }
     return EXIT_SUCCESS;
   }
   DisableCoreDumps();
