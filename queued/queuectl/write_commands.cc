@@ -319,10 +319,7 @@ int RehearseForget(const Context& context, const SelectArguments& arguments) {
     }
   }
   if (context.json()) {
-    printf("%s\n", nlohmann::json(
-                       {{"dry_run", true}, {"would_forget", std::move(list)}})
-                       .dump(2)
-                       .c_str());
+    PrintJson({{"dry_run", true}, {"would_forget", std::move(list)}});
   }
   return complete ? kExitOk : kExitFailed;
 }
@@ -350,11 +347,10 @@ int RunRetry(const Context& context, const SelectArguments& arguments) {
   if (!retried.ok()) return Complain(retried.status());
   WakeDaemon(context.config().state_dir);
   if (context.json()) {
-    printf("%s\n", nlohmann::json({{"retrying", retried->jobs},
-                                   {"probed", retried->probed},
-                                   {"paused", retried->paused}})
-                       .dump()
-                       .c_str());
+    PrintJson({{"retrying", retried->jobs},
+               {"probed", retried->probed},
+               {"paused", retried->paused}},
+              -1);
   } else {
     PrintRetried(*retried);
   }
@@ -371,10 +367,8 @@ int RunForget(const Context& context, const SelectArguments& arguments) {
   if (!forgotten.ok()) return Complain(forgotten.status());
   WakeDaemon(context.config().state_dir);
   if (context.json()) {
-    printf("%s\n", nlohmann::json({{"forgot", forgotten->jobs},
-                                   {"revived", forgotten->revived}})
-                       .dump()
-                       .c_str());
+    PrintJson({{"forgot", forgotten->jobs}, {"revived", forgotten->revived}},
+              -1);
   } else {
     printf("forgot %d job%s\n", static_cast<int>(forgotten->jobs),
            forgotten->jobs == 1 ? "" : "s");

@@ -252,8 +252,14 @@ absl::Status Report::Impl::CheckIntegrity() {
                         database_.Prepare("PRAGMA integrity_check(1)"));
   NIXQ_ASSIGN_OR_RETURN(bool row, check.Step());
   if (row && check.Text(0) == "ok") return absl::OkStatus();
-  return absl::DataLossError(absl::StrFormat(
-      "%s: %s", database_.file(), row ? check.Text(0) : "no answer"));
+  std::string complaint = row ? check.Text(0) : "no answer";
+  // Some versions put a heading before it.
+  if (complaint.starts_with("***")) {
+    complaint.erase(0, complaint.find('\n') + 1);
+  }
+  return absl::DataLossError(
+      absl::StrFormat("%s: damaged: %s", database_.file(),
+                      complaint.substr(0, complaint.find('\n'))));
 }
 
 absl::StatusOr<Report> Report::Open(const QueueOptions& options) {

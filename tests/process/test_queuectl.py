@@ -223,8 +223,7 @@ class ExitCodes(ctl_case.CtlCase):
                     stderr=subprocess.PIPE, text=True, check=False,
                     env=self.queue.environment,
                     timeout=60 * children.SLOWNESS)
-                self.assertEqual(1, result.returncode)
-                self.assertIn("No space left on device", result.stderr)
+                self.assertIn("write the output: ", result.stderr)
 
     def test_wait_for_what_will_not_arrive(self):
         unknown = self.nix.add_text("plain", self.salt)
@@ -438,70 +437,6 @@ class Changing(ctl_case.CtlCase):
         with open(path, "w", encoding="utf-8") as file:
             file.write(text)
         os.chmod(path, 0o444)
-
-
-class Checking(ctl_case.CtlCase):
-
-    def problems(self):
-        """What `check` finds wrong, and its exit code."""
-        result = self.queue.ctl("check", code=None)
-        return result.returncode, result.stdout + result.stderr
-
-    def test_all_is_well(self):
-        # nix.conf of this world wires the hook.
-        code, text = self.problems()
-        self.assertEqual(0, code, text)
-
-    def test_a_name_that_is_not_utf_8(self):
-        file = os.path.join(self.base, os.fsdecode(b"\xff.toml"))
-        os.rename(self.queue.config_file, file)
-        self.queue.config_file = file
-        finding = self.queue.ctl_json("check")[0]
-        self.assertEqual("configuration", finding["check"])
-        self.assertTrue(finding["text"].endswith("/\ufffd.toml"), finding)
-
-    def test_a_missing_key(self):
-        self.queue.tables["signing"] = {"key-files": ["/nowhere/key"]}
-        self.queue.write_config()
-        code, text = self.problems()
-        self.assertEqual(1, code)
-        self.assertIn("/nowhere/key", text)
-
-    def test_an_unreachable_target(self):
-        self.queue.tables["target"] = [
-            {"name": "away", "url": f"http://127.0.0.1:{nginx.free_port()}"}]
-        self.queue.write_config()
-        code, text = self.problems()
-        self.assertEqual(1, code)
-        self.assertIn("away", text)
-
-    def test_a_bad_configuration(self):
-        self.queue.write_config("[[target]]\nurl = 7\n")
-        code, text = self.problems()
-        self.assertEqual(1, code)
-        self.assertIn("queued.toml:2:", text)
-
-    def test_a_damaged_database(self):
-        self.build("x")
-        self.queue.wait()
-        self.queue.stop()
-        file = os.path.join(self.queue.state_dir, "queue.db")
-        # All of it into the file, then a page in its middle overwritten.
-        with sqlite3.connect(file) as database:
-            database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        database.close()
-        with open(file, "r+b") as damaged:
-            damaged.seek(4096 * 2)
-            damaged.write(b"\xaa" * 4096 * 3)
-        code, _ = self.problems()
-        self.assertEqual(1, code)
-
-    def test_a_hook_that_is_not_wired(self):
-        settings = dict(self.nix.settings)
-        del settings["post-build-hook"]
-        private_nix.write_nix_conf(self.nix.conf_dir, settings)
-        _, text = self.problems()
-        self.assertIn("post-build-hook", text)
 
 
 if __name__ == "__main__":
