@@ -127,6 +127,11 @@ void PrintSummary(const QueueSummary& summary, DaemonView::State daemon,
               ">OLDEST", ">OPEN", "LAST HOUR"},
              rows);
   for (const TargetSummary& target : summary.targets) {
+    // One that has left for good is no trouble.
+    if (!target.target.configured &&
+        target.queued + target.sending + target.parked == 0) {
+      continue;
+    }
     const std::string trouble = Trouble(target.target, daemon, now);
     if (!trouble.empty()) {
       printf("  %s: %s\n", target.target.name.c_str(), trouble.c_str());

@@ -80,6 +80,8 @@ class Outlook(ctl_case.CtlCase):
         status = self.queue.ctl("status").stdout
         self.assertIn("away: not in the configuration any more", status)
         self.assertNotIn("next try", status)
+        # Nothing waits for the first one's return.
+        self.assertNotIn("dir: not in the configuration", status)
 
     def test_a_daemon_that_was_sending_when_it_died(self):
         self.queue.ctl("pause", "dir")
