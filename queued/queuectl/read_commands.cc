@@ -402,6 +402,11 @@ int RunShow(const Context& context, const std::string& argument) {
     PrintJob(job);
     printf("    next: %s\n", NextStep(job, *targets, daemon, now).c_str());
   }
+  if (path->arrivals.empty() && path->jobs.empty()) {
+    printf(
+        "  no jobs: forgotten, older than history-keep, or without a target\n"
+        "    next: nothing until `queuectl add`\n");
+  }
   return kExitOk;
 }
 

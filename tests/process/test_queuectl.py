@@ -247,6 +247,8 @@ class ExitCodes(ctl_case.CtlCase):
         self.queue.ctl("forget", gone)
         self.assertIn("forgotten",
                       self.queue.ctl("wait", gone, code=1).stderr)
+        self.assertIn("nothing until `queuectl add`",
+                      self.queue.ctl("show", gone).stdout)
 
 
 class Changing(ctl_case.CtlCase):
