@@ -321,6 +321,7 @@ absl::StatusOr<std::unique_ptr<BlobStore>> MakeHttpStore(
     const std::string& base_url, const HttpOptions& options,
     HttpClient& client) {
   NIXQ_ASSIGN_OR_RETURN(const HttpUrl url, ParseHttpUrl(base_url));
+  NIXQ_RETURN_IF_ERROR(CheckProxyUrl(options.proxy));
   if (url.has_query_or_fragment) {
     return absl::InvalidArgumentError(absl::StrFormat(
         "URL \"%s\": a cache has no query or fragment", ShownUrl(base_url)));

@@ -11,7 +11,8 @@
 namespace nixq {
 
 // `base_url` is http:// or https://, with or without a trailing slash and
-// without user, query or fragment (INVALID_ARGUMENT). `client` must outlive
+// without user, query or fragment, and so is the proxy, which may have a user
+// (INVALID_ARGUMENT). `client` must outlive
 // the store.
 absl::StatusOr<std::unique_ptr<BlobStore>> MakeHttpStore(
     const std::string& base_url, const HttpOptions& options,

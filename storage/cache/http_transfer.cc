@@ -122,13 +122,16 @@ absl::StatusOr<HttpCredentials> HttpCredentials::Load(
   }
   if (!options.netrc_file.empty()) {
     // libcurl reads it again for each request and says nothing if it cannot.
-    const absl::Status readable =
-        ReadFile(options.netrc_file, kMaxFileBytes).status();
-    if (!readable.ok()) {
-      return absl::UnauthenticatedError(
-          absl::StrFormat("netrc file: %s", std::string(readable.message())));
+    const absl::StatusOr<std::string> text =
+        ReadFile(options.netrc_file, kMaxFileBytes);
+    if (!text.ok()) {
+      return absl::UnauthenticatedError(absl::StrFormat(
+          "netrc file: %s", std::string(text.status().message())));
     }
+    credentials.secrets.AddNetrc(*text);
   }
+  credentials.secrets.Add(credentials.bearer_token);
+  credentials.secrets.AddUserOf(options.proxy);
   return credentials;
 }
 
@@ -345,7 +348,15 @@ Transfer::Next Transfer::Conclude(CURLcode code) {
 
 void Transfer::Complete(absl::StatusOr<HttpResponse> result) {
   easy_ = nullptr;
-  result_ = std::move(result);
+  const Secrets& secrets = credentials_.secrets;
+  if (!result.ok()) {
+    result_ = secrets.RemovedFrom(result.status());
+  } else {
+    result_ = std::move(result);
+    if (result_->status >= kFirstError) {
+      result_->body = secrets.RemovedFrom(result_->body);
+    }
+  }
   if (upload_.has_value()) upload_->pipe->Close();
   completion_.Done();
 }

@@ -22,6 +22,7 @@
 #include "storage/cache/body_pipe.h"
 #include "storage/cache/http_client.h"
 #include "storage/cache/http_url.h"
+#include "storage/cache/secrets.h"
 
 namespace nixq {
 
@@ -48,6 +49,8 @@ class Completion {
 // What a request shows to the server that it was meant for, and to no other.
 struct HttpCredentials {
   std::string bearer_token;
+  // These and the proxy's, to be left out of every message.
+  Secrets secrets;
 
   // Reads the bearer token; sees that the netrc file can be read.
   // UNAUTHENTICATED names the file that is missing or malformed.
@@ -103,7 +106,8 @@ class Transfer {
   // What to fail with at the deadline.
   absl::Status DeadlineError() const;
 
-  // Last touch: gives the result to the caller.
+  // Last touch: gives the result to the caller, without secrets in errors and
+  // error pages.
   void Complete(absl::StatusOr<HttpResponse> result);
   void CompleteWithResult() { Complete(std::move(result_)); }
   // Caller, after the completion.

@@ -53,6 +53,20 @@ absl::StatusOr<HttpUrl> ParseHttpUrl(const std::string& url) {
   return result;
 }
 
+absl::Status CheckProxyUrl(const std::string& url) {
+  if (url.empty()) return absl::OkStatus();
+  const std::unique_ptr<CURLU, FreeUrl> parsed(curl_url());
+  if (parsed == nullptr) return absl::ResourceExhaustedError("out of memory");
+  const CURLUcode code =
+      curl_url_set(parsed.get(), CURLUPART_URL, url.c_str(),
+                   CURLU_NON_SUPPORT_SCHEME | CURLU_GUESS_SCHEME);
+  if (code == CURLUE_OK) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrFormat(
+      "the proxy in http_proxy or https_proxy is no URL: %s (percent-encode "
+      "what is special in a password)",
+      curl_url_strerror(code)));
+}
+
 std::string ShownUrl(const std::string& url) {
   std::string shown = url.substr(0, url.find_first_of("?#"));
   const size_t authority = shown.find("://");

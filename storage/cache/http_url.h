@@ -22,6 +22,10 @@ struct HttpUrl {
 // password in it (which would end up in logs; the message leaves it out).
 absl::StatusOr<HttpUrl> ParseHttpUrl(const std::string& url);
 
+// OK for "" and for what libcurl takes for a proxy. INVALID_ARGUMENT says what
+// is wrong, and nothing of the URL.
+absl::Status CheckProxyUrl(const std::string& url);
+
 // `url` without user, query and fragment: fit for messages.
 std::string ShownUrl(const std::string& url);
 

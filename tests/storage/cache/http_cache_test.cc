@@ -177,6 +177,42 @@ TEST_F(HttpStoreTest, A500ToPutsOfOneKeyOnlyIsThatKeysOwn) {
   EXPECT_TRUE(IsPathsFault(put("other")));
 }
 
+// Servers quote what they were sent.
+TEST_F(HttpStoreTest, NoSecretIsInAnError) {
+  const TemporaryDirectory directory;
+  ASSERT_TRUE(WriteFileAtomically(directory / "token", "T0ken99\n", 0600).ok());
+  ASSERT_TRUE(WriteFileAtomically(directory / "netrc",
+                                  "default login u password Netrc99\n", 0600)
+                  .ok());
+  Fault page = Fault::Answer(400);
+  page.body = "Authorization: Bearer T0ken99 or Basic dTpOZXRyYzk5 (Netrc99)";
+  server_.ScriptAlways("PUT", page);
+  for (const bool token : {true, false}) {
+    options_.bearer_token_file = token ? directory / "token" : "";
+    options_.netrc_file = token ? "" : directory / "netrc";
+    const std::string message(Put(*Store()).message());
+    EXPECT_THAT(message, HasSubstr("***"));
+    EXPECT_THAT(message, HasSubstr("Authorization"));
+    EXPECT_THAT(message, Not(HasSubstr(token ? "T0ken99" : "Netrc99")));
+    EXPECT_THAT(message, Not(HasSubstr(token ? "T0ken99" : "dTpOZXRyYzk5")));
+  }
+}
+
+TEST_F(HttpStoreTest, AProxyThatIsNoUrlIsSaidAtOnceAndNotShown) {
+  for (const char* bad : {"http://user:Pass99@proxy.example:99999",
+                          "http://user:My Pass99@127.0.0.1:9"}) {
+    options_.proxy = bad;
+    const auto made = MakeHttpStore(server_.url(), options_, client_);
+    EXPECT_TRUE(absl::IsInvalidArgument(made.status())) << bad;
+    EXPECT_THAT(std::string(made.status().message()), HasSubstr("proxy"));
+    EXPECT_THAT(std::string(made.status().message()), Not(HasSubstr("Pass99")));
+  }
+  for (const char* good : {"127.0.0.1:9", "http://u:p@[::1]:80/", ""}) {
+    options_.proxy = good;
+    EXPECT_TRUE(MakeHttpStore(server_.url(), options_, client_).ok()) << good;
+  }
+}
+
 TEST_F(HttpStoreTest, WhoRefusesHeadIsAskedWithGet) {
   for (int status : {405, 501}) {
     BadHttpServer server;
