@@ -18,6 +18,8 @@ std::vector<std::string_view> SplitWords(std::string_view text);
 std::string Join(const std::vector<std::string>& pieces,
                  std::string_view separator);
 std::string_view Trim(std::string_view text);
+// ASCII letters in lower case, other bytes as they are.
+std::string Lower(std::string_view text);
 // A decimal without sign, spaces or overflow.
 std::optional<uint64_t> ParseUint(std::string_view text);
 

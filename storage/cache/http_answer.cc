@@ -46,8 +46,6 @@ absl::StatusCode CodeOf(const HttpResponse& response) {
     case 200:
     case 201:
     case 204:
-    case 206:
-    case 304:
       return absl::StatusCode::kOk;
     case 401:
     case 407:
@@ -69,7 +67,10 @@ absl::StatusCode CodeOf(const HttpResponse& response) {
     default:
       break;
   }
-  if (response.status >= 500) return absl::StatusCode::kUnavailable;
+  // An answer to another question than ours: part of a file, "not modified",
+  // "later". Nothing was stored by it.
+  const bool odd = response.status < 300 || response.status == 304;
+  if (odd || response.status >= 500) return absl::StatusCode::kUnavailable;
   if (WantsClientCertificate(response)) {
     return absl::StatusCode::kUnauthenticated;
   }

@@ -44,7 +44,16 @@ bool RefusesMethod(int status) { return status == 405 || status == 501; }
 
 // The login page of a café's network answers everything with 200.
 bool IsWebPage(const HttpResponse& response) {
-  return response.content_type.starts_with("text/html");
+  const std::string type = Lower(response.content_type);
+  return type.starts_with("text/html") ||
+         type.starts_with("application/xhtml+xml");
+}
+
+// Servers that have stored something say so with a page, too (Apache: 201), or
+// with a few words that they call one. A portal says 200 and means it.
+bool IsPortalInsteadOfPut(const HttpResponse& response) {
+  return response.status == 200 && IsWebPage(response) &&
+         response.body.find('<') != std::string::npos;
 }
 
 absl::Status WebPageError(const std::string& doing) {
@@ -57,7 +66,7 @@ absl::Status WebPageError(const std::string& doing) {
 // answers for others. 502, 503 and 504 are what stands before a server says
 // when that is away.
 bool MayBeTheKeysOwn(const HttpResponse& response) {
-  return response.status == 500 || IsWebPage(response);
+  return response.status == 500 || response.status < 400;
 }
 
 // What is wrong with a request concerns the path that it is for.
@@ -75,6 +84,9 @@ std::string PutOf(const std::string& url, std::optional<uint64_t> size_bytes) {
 absl::Status StatusOfPut(const HttpResponse& response, const std::string& url,
                          const std::string& doing, Habits& habits) {
   absl::Status status = StatusFromHttp(response, doing);
+  if (status.ok() && IsPortalInsteadOfPut(response)) {
+    return WebPageError(doing);
+  }
   if (status.ok()) habits.puts.Stored();
   if (response.status == 500 && habits.puts.IsKeysOwn(url)) {
     return BlamePath(std::move(status));

@@ -97,9 +97,10 @@ class HttpClient {
   std::unique_ptr<Impl> impl_;
 };
 
-// OK for 200, 201, 204, 206, 304; otherwise the code that BlobStore's list
-// gives it (NOT_FOUND for 404 and 410), with `doing` and a printable piece of
-// the body in the message, and RetryAfterOf set from Retry-After.
+// OK for 200, 201 and 204, the answers to what we ask; otherwise the code that
+// BlobStore's list gives it (NOT_FOUND for 404 and 410), with `doing` and a
+// printable piece of the body in the message, and RetryAfterOf set from
+// Retry-After.
 absl::Status StatusFromHttp(const HttpResponse& response,
                             std::string_view doing);
 

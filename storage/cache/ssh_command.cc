@@ -59,14 +59,6 @@ bool MadeOf(std::string_view text, std::string_view others) {
   });
 }
 
-std::string Lower(std::string_view text) {
-  std::string lower(text);
-  for (char& c : lower) {
-    if (c >= 'A' && c <= 'Z') c = static_cast<char>(c - 'A' + 'a');
-  }
-  return lower;
-}
-
 absl::Status Refuse(std::string_view what, std::string_view value,
                     std::string_view why) {
   return absl::InvalidArgumentError(absl::StrFormat(

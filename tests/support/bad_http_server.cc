@@ -22,12 +22,6 @@ namespace {
 
 constexpr std::chrono::seconds kWaitLimit(30);
 
-std::string Lower(std::string_view text) {
-  std::string lower(text);
-  for (char& c : lower) c = static_cast<char>(std::tolower(c));
-  return lower;
-}
-
 }  // namespace
 
 Fault Fault::Answer(int status, std::vector<std::string> headers) {

@@ -38,6 +38,11 @@ TEST(TrimTest, TakesWhiteSpaceFromBothEnds) {
   EXPECT_EQ(Trim(""), "");
 }
 
+TEST(LowerTest, ChangesAsciiLettersOnly) {
+  EXPECT_EQ(Lower("Text/HTML; \xc3\x84"), "text/html; \xc3\x84");
+  EXPECT_EQ(Lower(""), "");
+}
+
 TEST(ParseUintTest, IsStrict) {
   EXPECT_EQ(ParseUint("0"), 0u);
   EXPECT_EQ(ParseUint("007"), 7u);

@@ -245,6 +245,49 @@ TEST_F(HttpStoreTest, ALoginPageIsNoBlob) {
   EXPECT_TRUE(absl::IsUnavailable(store->Get("x", 1000, cancel_).status()));
 }
 
+TEST_F(HttpStoreTest, ALoginPageHasStoredNothing) {
+  const auto store = Store();
+  Fault page = Fault::Answer(200, {"Content-Type: Text/HTML"});
+  page.body = "<html><title>Please log in</title></html>";
+  server_.Script("PUT", {page, page});
+  EXPECT_TRUE(absl::IsUnavailable(Put(*store)));
+  auto writer = store->StartPut("nar/x", "", 1, cancel_);
+  ASSERT_TRUE(writer.ok()) << writer.status();
+  ASSERT_TRUE((*writer)->Append("x").ok());
+  EXPECT_TRUE(absl::IsUnavailable((*writer)->Commit()));
+  // What Apache says of what it has stored, and others of nothing.
+  page.status = 201;
+  Fault words = Fault::Answer(200, {"Content-Type: text/html"});
+  words.body = "ok";
+  server_.Script("PUT", {page, words});
+  EXPECT_TRUE(Put(*store).ok());
+  EXPECT_TRUE(Put(*store).ok());
+  EXPECT_EQ(server_.fired(), 4);
+}
+
+TEST_F(HttpStoreTest, TheTypeOfAPageIsReadInAnyCase) {
+  const auto store = Store();
+  for (const char* type :
+       {"TEXT/HTML", "Text/html;charset=utf-8", "application/xhtml+xml"}) {
+    Fault page = Fault::Answer(200, {std::string("Content-Type: ") + type});
+    server_.ScriptAlways("HEAD", page);
+    server_.ScriptAlways("GET", page);
+    EXPECT_TRUE(absl::IsUnavailable(store->Exist({"x"}, cancel_).status()))
+        << type;
+  }
+}
+
+TEST_F(HttpStoreTest, AnswersToAnotherQuestionAreNoSuccess) {
+  const auto store = Store();
+  for (int status : {202, 206, 304}) {
+    server_.Script("PUT", {Fault::Answer(status)});
+    EXPECT_TRUE(absl::IsUnavailable(Put(*store))) << status;
+    server_.Script("HEAD", {Fault::Answer(status)});
+    const auto there = store->Exist({"x"}, cancel_);
+    EXPECT_TRUE(absl::IsUnavailable(there.status())) << status;
+  }
+}
+
 TEST_F(HttpStoreTest, WhoWantsTheSizeIsRemembered) {
   for (int status : {411, 501}) {
     BadHttpServer server;
