@@ -30,9 +30,11 @@ struct HttpOptions {
   std::string proxy;    // "" none; from the environment, see config
   std::string no_proxy;
   absl::Duration connect_limit = absl::Seconds(15);
-  absl::Duration stall_limit = absl::Seconds(60);  // without a byte moving
-  int max_connections = 16;                        // to this server
-  int max_redirects = 5;                           // https never leads to http
+  // In which at least 1 KiB of a body has to move, or the head of an answer
+  // to come.
+  absl::Duration stall_limit = absl::Seconds(60);
+  int max_connections = 16;  // to this server
+  int max_redirects = 5;     // https never leads to http
 };
 
 struct HttpRequest {

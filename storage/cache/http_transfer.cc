@@ -18,6 +18,13 @@ namespace {
 constexpr size_t kKeptErrorBytes = 16 << 10;
 constexpr size_t kMaxErrorBytes = 1 << 20;
 
+// Answers have some hundred bytes of headers; interim ones (100, 102, 103)
+// count, too.
+constexpr size_t kMaxHeaderBytes = 256 << 10;
+
+// Fewer bytes of a body in a stall limit are a drip.
+constexpr curl_off_t kLeastBytes = 1024;
+
 constexpr int kFirstError = 300;
 
 bool IsRedirect(int status) {
@@ -172,7 +179,6 @@ size_t Transfer::OnRead(char* buffer, size_t size) {
   const BodyPipe::Piece piece = upload_->pipe->Read(buffer, size);
   switch (piece.state) {
     case BodyPipe::State::kBytes:
-      NoteProgress();
       return piece.size;
     case BodyPipe::State::kWait:
       waiting_for_producer_ = true;
@@ -187,7 +193,6 @@ size_t Transfer::OnRead(char* buffer, size_t size) {
 }
 
 size_t Transfer::OnWrite(const char* bytes, size_t size) {
-  NoteProgress();
   const bool is_error = status_ >= kFirstError;
   const size_t kept = is_error ? kKeptErrorBytes : request_.max_response_bytes;
   const size_t limit = is_error ? kMaxErrorBytes : request_.max_response_bytes;
@@ -203,12 +208,16 @@ size_t Transfer::OnWrite(const char* bytes, size_t size) {
   return CURL_WRITEFUNC_ERROR;
 }
 
-void Transfer::OnHeader(std::string_view line) {
-  NoteProgress();
-  if (!Trim(line).empty()) return;
+bool Transfer::OnHeader(std::string_view line) {
+  header_bytes_ += line.size();
+  if (header_bytes_ > kMaxHeaderBytes) return false;
+  if (!Trim(line).empty()) return true;
   long code = 0;
   curl_easy_getinfo(easy_, CURLINFO_RESPONSE_CODE, &code);
-  if (code < 200) return;  // 100 and 103 come before the answer
+  // 100, 102 and 103 come before the answer, and are no progress: a server
+  // could send them for ever.
+  if (code < 200) return true;
+  NoteProgress();
   status_ = static_cast<int>(code);
   if (upload_.has_value() && upload_->size_bytes != 0 &&
       !upload_->pipe->drained()) {
@@ -217,19 +226,21 @@ void Transfer::OnHeader(std::string_view line) {
     // Lets libcurl out of a pause that nothing else would end.
     resume_.store(true);
   }
+  return true;
 }
 
 void Transfer::OnCounters(curl_off_t down, curl_off_t up) {
-  if (down == last_down_ && up == last_up_) return;
+  moved_bytes_ += down - last_down_ + up - last_up_;
   last_down_ = down;
   last_up_ = up;
-  NoteProgress();
+  if (moved_bytes_ >= kLeastBytes) NoteProgress();
 }
 
 void Transfer::ResumeIfAsked(TimePoint now) {
   if (!resume_.exchange(false)) return;
   waiting_for_producer_ = false;
   last_progress_ = now;
+  moved_bytes_ = 0;
   curl_easy_pause(easy_, CURLPAUSE_CONT);
 }
 
@@ -251,8 +262,8 @@ absl::Status Transfer::DeadlineError() const {
                         absl::FormatDuration(options_.connect_limit)));
   }
   return absl::DeadlineExceededError(
-      absl::StrFormat("%s: not a byte moved for %s", Doing(),
-                      absl::FormatDuration(options_.stall_limit)));
+      absl::StrFormat("%s: fewer than %d bytes moved in %s", Doing(),
+                      kLeastBytes, absl::FormatDuration(options_.stall_limit)));
 }
 
 absl::Status Transfer::FollowRedirect(const std::string& location) {
@@ -286,6 +297,11 @@ absl::Status Transfer::FollowRedirect(const std::string& location) {
 }
 
 absl::Status Transfer::ErrorOf(CURLcode code) const {
+  if (header_bytes_ > kMaxHeaderBytes) {
+    return absl::UnavailableError(
+        absl::StrFormat("%s: the answer has more than %d bytes of headers",
+                        Doing(), kMaxHeaderBytes));
+  }
   if (too_long_) {
     return absl::OutOfRangeError(
         absl::StrFormat("%s: the answer is longer than %d bytes", Doing(),

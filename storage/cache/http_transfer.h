@@ -100,7 +100,7 @@ class Transfer {
 
   // Goes on after AskToResume.
   void ResumeIfAsked(TimePoint now);
-  // When it counts as stalled unless a byte moves; nullopt while the waiting
+  // When it counts as stalled unless enough moves; nullopt while the waiting
   // is for our own producer.
   std::optional<TimePoint> Deadline() const;
   // What to fail with at the deadline.
@@ -126,14 +126,18 @@ class Transfer {
 
   size_t OnRead(char* buffer, size_t size);
   size_t OnWrite(const char* bytes, size_t size);
-  void OnHeader(std::string_view line);
+  // False: there are too many.
+  bool OnHeader(std::string_view line);
   void OnCounters(curl_off_t down, curl_off_t up);
 
   absl::Status FollowRedirect(const std::string& location);
   absl::Status ErrorOf(CURLcode code) const;
   HttpResponse TakeResponse();
   std::string Doing() const;
-  void NoteProgress() { last_progress_ = std::chrono::steady_clock::now(); }
+  void NoteProgress() {
+    last_progress_ = std::chrono::steady_clock::now();
+    moved_bytes_ = 0;
+  }
 
   const HttpOptions& options_;
   const HttpCredentials& credentials_;
@@ -158,6 +162,8 @@ class Transfer {
   TimePoint last_progress_;
   curl_off_t last_down_ = 0;
   curl_off_t last_up_ = 0;
+  curl_off_t moved_bytes_ = 0;  // since last_progress_
+  size_t header_bytes_ = 0;
   bool connected_ = false;
   bool waiting_for_producer_ = false;
   int status_ = 0;  // of the final header block

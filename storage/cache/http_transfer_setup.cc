@@ -176,8 +176,9 @@ void Transfer::SetUpCallbacks(EasyOptions& set) {
   set.Set(
       CURLOPT_HEADERFUNCTION,
       +[](char* bytes, size_t size, size_t count, void* self) {
-        static_cast<Transfer*>(self)->OnHeader({bytes, size * count});
-        return size * count;
+        const bool good =
+            static_cast<Transfer*>(self)->OnHeader({bytes, size * count});
+        return good ? size * count : 0;
       });
   set.Set(CURLOPT_WRITEDATA, this);
   set.Set(
@@ -198,6 +199,8 @@ absl::Status Transfer::Begin(CURL* easy, TimePoint now) {
   last_progress_ = now;
   last_down_ = 0;
   last_up_ = 0;
+  moved_bytes_ = 0;
+  header_bytes_ = 0;
   connected_ = false;
   waiting_for_producer_ = false;
   status_ = 0;

@@ -189,7 +189,7 @@ TEST_F(HttpClientTest, HangIsDeadlineExceeded) {
   server_.Script("GET /h", {Fault::Hang()});
   const auto got = Get("/h");
   EXPECT_TRUE(absl::IsDeadlineExceeded(got.status())) << got.status();
-  EXPECT_THAT(std::string(got.status().message()), HasSubstr("not a byte"));
+  EXPECT_THAT(std::string(got.status().message()), HasSubstr("bytes moved"));
   EXPECT_TRUE(server_.WaitUntilAbandoned(1));
 }
 
@@ -234,16 +234,43 @@ TEST_F(HttpClientTest, HangInTheMiddleOfAnAnswerIsDeadlineExceeded) {
 }
 
 TEST_F(HttpClientTest, SlowIsNotStalled) {
-  // 200 bytes with 10 ms between are 2 s in all: six times the stall limit.
-  options_.stall_limit = absl::Milliseconds(300);
+  // Some thousand bytes a second, for longer in all than the stall limit.
+  options_.stall_limit = absl::Seconds(2);
   Fault fault = Fault::Answer(200);
-  fault.body = std::string(150, 'x');
-  fault.drip = absl::Milliseconds(10);
+  fault.body = std::string(15000, 'x');
+  fault.drip = absl::Microseconds(200);
   server_.Script("GET /s", {fault});
   const auto got = Get("/s");
   ASSERT_TRUE(got.ok()) << got.status();
   EXPECT_EQ(got->body, fault.body);
   EXPECT_EQ(server_.fired(), 1);
+}
+
+// A server that says something all the time and nothing to the point.
+TEST_F(HttpClientTest, ADripIsStalled) {
+  options_.stall_limit = absl::Milliseconds(300);
+  Fault body = Fault::Answer(200);
+  body.body = std::string(1000, 'x');
+  Fault headers = Fault::Answer(200, {"X: " + std::string(1000, 'x')});
+  std::string interim = "X: y";
+  for (int i = 0; i < 50; ++i) {
+    interim += "\r\n\r\nHTTP/1.1 102 Processing\r\nX: y";
+  }
+  for (Fault fault : {body, headers, Fault::Answer(102, {interim})}) {
+    fault.drip = absl::Milliseconds(10);
+    server_.Script("PUT /d", {fault});
+    const auto put = Put("/d", "body");
+    EXPECT_TRUE(absl::IsDeadlineExceeded(put.status())) << put.status();
+  }
+  EXPECT_EQ(server_.fired(), 3);
+}
+
+TEST_F(HttpClientTest, EndlessHeadersAreHungUpOn) {
+  std::vector<std::string> headers(400, "X: " + std::string(1000, 'x'));
+  server_.Script("GET /h", {Fault::Answer(200, headers)});
+  const auto got = Get("/h");
+  EXPECT_TRUE(absl::IsUnavailable(got.status())) << got.status();
+  EXPECT_THAT(std::string(got.status().message()), HasSubstr("headers"));
 }
 
 TEST_F(HttpClientTest, ASlowProducerIsNotAStalledServer) {
