@@ -96,6 +96,19 @@ std::optional<absl::Duration> ParseRetryAfter(const std::string& value,
                     absl::Seconds(kMaxSeconds));
 }
 
+bool IsAboutOurCertificate(const std::string& error) {
+  // As OpenSSL, LibreSSL and GnuTLS name the alerts of RFC 8446, 6.2.
+  const std::string text = Lower(error);
+  for (std::string_view alert :
+       {"certificate required", "certificate is required",
+        "alert bad certificate", "alert certificate expired",
+        "alert certificate revoked", "alert certificate unknown",
+        "alert unknown ca"}) {
+    if (text.find(alert) != std::string::npos) return true;
+  }
+  return false;
+}
+
 absl::Status StatusFromHttp(const HttpResponse& response,
                             std::string_view doing) {
   // A connection that ends before a status line has come is no answer.

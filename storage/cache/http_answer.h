@@ -15,4 +15,9 @@ std::optional<absl::Duration> ParseRetryAfter(const std::string& value,
                                               const std::string& date,
                                               absl::Time now);
 
+// Whether libcurl's words on a broken connection say that the server will not
+// have us for our client certificate, or for the lack of one. With TLS 1.3 it
+// says so only after the handshake.
+bool IsAboutOurCertificate(const std::string& error);
+
 }  // namespace nixq

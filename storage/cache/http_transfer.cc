@@ -310,7 +310,9 @@ absl::Status Transfer::ErrorOf(CURLcode code) const {
   absl::StatusCode meaning = CodeOf(code);
   long connect_code = 0;
   curl_easy_getinfo(easy_, CURLINFO_HTTP_CONNECTCODE, &connect_code);
-  if (connect_code == 407) meaning = absl::StatusCode::kUnauthenticated;
+  if (connect_code == 407 || IsAboutOurCertificate(error_text_)) {
+    meaning = absl::StatusCode::kUnauthenticated;
+  }
   // The text of this very failure, if there is one, says it all.
   std::string detail = Printable(error_text_, CURL_ERROR_SIZE);
   if (detail.empty()) detail = curl_easy_strerror(code);

@@ -81,6 +81,25 @@ TEST(StatusFromHttpTest, EachStatusHasItsCode) {
   }
 }
 
+TEST(ClientCertificateTest, AlertsAreRecognised) {
+  for (const char* error :
+       {"OpenSSL SSL_read: error:0A00045C:SSL routines::tlsv13 alert "
+        "certificate required, errno 0",
+        "GnuTLS recv error (-12): A TLS fatal alert has been received: "
+        "Certificate is required",
+        "error:0A000418:SSL routines::tlsv1 alert unknown ca",
+        "error:0A000412:SSL routines::sslv3 alert bad certificate"}) {
+    EXPECT_TRUE(IsAboutOurCertificate(error)) << error;
+  }
+  for (const char* error :
+       {"", "Recv failure: Connection reset by peer",
+        "SSL certificate problem: unable to get local issuer certificate",
+        "OpenSSL SSL_read: error:0A000438:SSL routines::tlsv1 alert internal "
+        "error"}) {
+    EXPECT_FALSE(IsAboutOurCertificate(error)) << error;
+  }
+}
+
 TEST(StatusFromHttpTest, SaysWhatWhyAndWhen) {
   HttpResponse response;
   response.status = 503;
