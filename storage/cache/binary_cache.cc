@@ -1,5 +1,7 @@
 #include "storage/cache/binary_cache.h"
 
+#include <sys/stat.h>
+
 #include <utility>
 
 #include "absl/strings/str_format.h"
@@ -96,9 +98,7 @@ class NarPacker {
                    return sink_error;
                  });
     if (!sink_error.ok()) return sink_error;
-    if (!written.ok()) {
-      return BlamePath(Annotate(written, "read " + info_.path.base_name()));
-    }
+    if (!written.ok()) return ReadError(written);
     if (read_bytes != info_.nar_size_bytes) {
       return SizeError(absl::StrFormat("only %d", read_bytes));
     }
@@ -108,6 +108,23 @@ class NarPacker {
         "%s is corrupt: its NAR hashes to %s, but Nix registered %s",
         info_.path.base_name(), ToPrefixedNix32(found),
         ToPrefixedNix32(info_.nar_hash))));
+  }
+
+  // What is not there at all, or is nothing that can be in a store, is not
+  // what Nix registered.
+  absl::Status ReadError(const absl::Status& status) const {
+    struct stat info;
+    const std::string file =
+        options_.real_store_dir + "/" + info_.path.base_name();
+    const bool gone =
+        absl::IsNotFound(status) && lstat(file.c_str(), &info) != 0;
+    if (gone || absl::IsFailedPrecondition(status)) {
+      return BlamePath(absl::DataLossError(
+          absl::StrFormat("%s is corrupt: %s", info_.path.base_name(),
+                          gone ? "Nix has it registered, but it is not there"
+                               : std::string(status.message()))));
+    }
+    return BlamePath(Annotate(status, "read " + info_.path.base_name()));
   }
 
   absl::Status SizeError(std::string_view found) const {

@@ -51,7 +51,8 @@ class BinaryCache {
 
   // Reads the path's files once, as NAR: hashed, compressed, hashed, sent to
   // nar/<narhash>.nar<ext>. Commits only if hash and size are what
-  // `info` says; DATA_LOSS otherwise, and nothing is visible at the target.
+  // `info` says; DATA_LOSS otherwise, also when the path is missing or has in
+  // it what no store has (a FIFO), and nothing is visible at the target.
   // Memory: at most 8 MiB and the compressor's own. Returns the narinfo to
   // show, without signatures other than those in `info`.
   absl::StatusOr<NarInfo> SendNar(const PathInfo& info, Progress& progress,

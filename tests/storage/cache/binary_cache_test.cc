@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <filesystem>
@@ -218,12 +219,16 @@ TEST_F(BinaryCacheTest, ErrorsOfTheTargetAreNotThePaths) {
   }
 }
 
-TEST_F(BinaryCacheTest, ErrorsOfTheSourceAreThePaths) {
+TEST_F(BinaryCacheTest, WhatIsMissingOrNoFileIsCorrupt) {
   BinaryCache cache = InMemory();
   const PathInfo info = store_.Add("x", "x");
-  std::filesystem::remove(store_.RealPath(info));
-  const auto sent = Send(cache, info);
-  EXPECT_TRUE(absl::IsNotFound(sent.status())) << sent.status();
+  ASSERT_TRUE(std::filesystem::remove(store_.RealPath(info)));
+  auto sent = Send(cache, info);
+  EXPECT_TRUE(absl::IsDataLoss(sent.status())) << sent.status();
+  EXPECT_TRUE(IsPathsFault(sent.status()));
+  ASSERT_EQ(mkfifo(store_.RealPath(info).c_str(), 0644), 0);
+  sent = Send(cache, info);
+  EXPECT_TRUE(absl::IsDataLoss(sent.status())) << sent.status();
   EXPECT_TRUE(IsPathsFault(sent.status()));
   EXPECT_TRUE(memory_.blobs.empty());
 }
