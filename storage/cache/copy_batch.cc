@@ -20,7 +20,7 @@ constexpr int kDoubtfulFailures = 8;
 // What can only be said of a path, whatever happens to the others.
 bool IsPathsOwn(Code code) {
   return code == Code::kNotFound || code == Code::kDataLoss ||
-         code == Code::kInvalidArgument;
+         code == Code::kInvalidArgument || code == Code::kFailedPrecondition;
 }
 
 class Batch {
@@ -131,10 +131,14 @@ void Batch::Handle(Group group, SshFailure failure) {
     return;
   }
   if (group.size() == 1) {
-    // What is missing is another path, over there: a reference.
-    if (failure.code == Code::kNotFound &&
-        failure.path != paths_[group.front()].base_name()) {
-      failure.code = Code::kUnknown;
+    // What is missing is another path, over there: a reference. So is what is
+    // corrupt, here.
+    const bool other = failure.path != paths_[group.front()].base_name();
+    if (failure.code == Code::kNotFound && other) failure.code = Code::kUnknown;
+    if (failure.code == Code::kDataLoss && other && !failure.path.empty()) {
+      failure.code = Code::kFailedPrecondition;
+      failure.text =
+          "its reference " + failure.path + " is corrupt: " + failure.text;
     }
     failures_[group.front()] = std::move(failure);
     return;

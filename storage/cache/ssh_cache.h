@@ -68,7 +68,8 @@ struct CopyOutcome {
 //   NOT_FOUND           blamed: the path is not valid here
 //   DATA_LOSS           blamed: its bytes are not what Nix registered
 //   INVALID_ARGUMENT    blamed: anything else about this path
-//   FAILED_PRECONDITION blamed: something else has its root's name there
+//   FAILED_PRECONDITION blamed: something else has its root's name there; one
+//                       of its references is corrupt
 //   ABORTED             blamed: not tried, the batch has too many bad paths
 //   UNKNOWN             words that we do not know, and no path passed
 //   CANCELLED

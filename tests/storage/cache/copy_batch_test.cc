@@ -91,6 +91,20 @@ void ExpectAll(const std::vector<CopyOutcome>& outcomes, size_t count,
   }
 }
 
+// The path that was sent for it is whole; what it needs is not.
+TEST(CopyBatch, ACorruptReferenceIsNamedAndNotItsReferrer) {
+  const auto send = [](const std::vector<StorePath>&) {
+    return SshFailure{Code::kDataLoss, Scope::kPath, "hash mismatch",
+                      Path(7).base_name()};
+  };
+  Cancellation cancel;
+  const auto outcomes = SendBatch(
+      Paths(1), 11, send, [](const std::string&) { return true; }, cancel);
+  ExpectAll(outcomes, 1, Code::kFailedPrecondition, true);
+  EXPECT_NE(outcomes[0].status.message().find(Path(7).base_name()),
+            std::string::npos);
+}
+
 TEST(CopyBatch, AllArriveInOneProcess) {
   Receiver receiver(kMystery, false);
   ExpectAll(receiver.Send(Paths(500)), 500, Code::kOk, false);
