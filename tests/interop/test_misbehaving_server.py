@@ -133,8 +133,10 @@ class MisbehavingServer(world.WorldTest):
         self.survive("at a question", is_question, Fault("hang"), times=1)
 
     def test_wrong_redirects(self):
+        followed = 0
         for name, status, location in (
-                ("to itself", 302, "/loop"),
+                ("that loses the method", 302, "/loop"),
+                ("to itself", 307, "/loop"),
                 ("to a closed port", 302, "http://127.0.0.1:1/"),
                 ("to a file", 301, "file:///etc/passwd"),
                 ("to nonsense", 307, "::::"),
@@ -146,6 +148,10 @@ class MisbehavingServer(world.WorldTest):
             self.survive(f"redirect {name}", matches,
                          Fault("status", status, headers), times=-1,
                          parks=True)
+            follows = self.server.count("PUT", "loop")
+            self.assertEqual(status == 307 and location == "/loop",
+                             follows > followed, name)
+            followed = follows
 
     def test_retry_after_is_honoured(self):
         faults = SomeTimes(is_nar_put, 1, Fault(
