@@ -79,17 +79,20 @@ std::vector<Action> Scheduler::Next(absl::Time now) {
   return actions;
 }
 
+// Whether a claim would bring anything, when its time has come.
+bool Scheduler::MayClaim(const Target& target) {
+  if (!target.maybe_due || target.claiming) return false;
+  // A batch is sent whole before the next one is claimed.
+  return target.claimed() < (target.limits.flow == TargetLimits::Flow::kBatch
+                                 ? 1
+                                 : target.limits.window);
+}
+
 void Scheduler::Claim(Target& target, absl::Time now,
                       std::vector<Action>& actions) {
-  if (!target.maybe_due || target.claiming) return;
+  if (!MayClaim(target)) return;
   if (store_retry_at_.has_value() && now < *store_retry_at_) return;
   if (!target.circuit.MayStart(now, target.in_flight())) return;
-  if (target.claimed() >= target.limits.window) return;
-  // A batch is sent whole before the next one is claimed.
-  if (target.limits.flow == TargetLimits::Flow::kBatch &&
-      target.claimed() > 0) {
-    return;
-  }
   target.claiming = true;
   actions.push_back(Action{
       .kind = Action::Kind::kClaim,
@@ -504,12 +507,16 @@ std::vector<TargetRow> Scheduler::TakeHealth(absl::Time now) {
 std::optional<absl::Time> Scheduler::NextProbe() const {
   std::optional<absl::Time> next;
   for (const auto& [id, target] : targets_) {
-    if (target->circuit.row().paused) continue;
-    if (!target->maybe_due && target->claimed() == 0) continue;
+    const Circuit& circuit = target->circuit;
+    if (circuit.row().paused) continue;
+    // The probe that is under way brings an event.
+    if (circuit.open() && target->in_flight() > 0) continue;
+    const absl::Time earliest =
+        circuit.open() ? circuit.retry_at() : absl::InfinitePast();
     std::optional<absl::Time> at;
-    if (target->circuit.open()) at = target->circuit.retry_at();
-    if (target->maybe_due && store_retry_at_.has_value()) {
-      at = std::max(at.value_or(absl::InfinitePast()), *store_retry_at_);
+    if (circuit.open() && !target->batch_waiting.empty()) at = earliest;
+    if (MayClaim(*target) && (circuit.open() || store_retry_at_.has_value())) {
+      at = std::max(earliest, store_retry_at_.value_or(earliest));
     }
     if (at.has_value() && (!next.has_value() || *at < *next)) next = at;
   }

@@ -116,7 +116,9 @@ class Scheduler {
   };
   std::vector<Note> TakeNotes();
 
-  // When Next() could have something to do without an event, at the earliest.
+  // When Next() could have something to do without an event, at the earliest;
+  // nullopt: never. Not in the past once Next() has been asked: what waits for
+  // something that is under way waits for its event.
   std::optional<absl::Time> NextProbe() const;
   // Job ids that are under way: for renewing leases.
   std::vector<int64_t> JobIds() const;
@@ -127,6 +129,7 @@ class Scheduler {
  private:
   struct Target;
   Target& Get(int64_t target_id);
+  static bool MayClaim(const Target& target);
   void Claim(Target& target, absl::Time now, std::vector<Action>& actions);
   void StartGraph(Target& target, absl::Time now, std::vector<Action>& actions);
   void StartBatch(Target& target, absl::Time now, std::vector<Action>& actions);

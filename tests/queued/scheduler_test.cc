@@ -147,6 +147,49 @@ TEST_F(SchedulerTest, AFailedTargetLetsGoOfEverythingAndProbesOnce) {
   EXPECT_EQ(probe[0].limit, 1u);
 }
 
+// Otherwise the loop would look again and again until the probe is back.
+TEST_F(SchedulerTest, AProbeThatIsUnderWayIsWaitedFor) {
+  PlanMissing({TestInfo("a", 2), TestInfo("b", 1)});
+  Next();
+  Sent("a", absl::UnavailableError("down"));
+  Sent("b", absl::UnavailableError("down"));
+  clock_.Advance(absl::Seconds(5));
+  ASSERT_TRUE(scheduler_.NextProbe().has_value());
+  EXPECT_LE(*scheduler_.NextProbe(), now());
+  EXPECT_THAT(Next(), ElementsAre("claim"));
+  EXPECT_EQ(scheduler_.NextProbe(), std::nullopt);
+  scheduler_.Claimed(kTarget, 1, 1);
+  EXPECT_EQ(scheduler_.NextProbe(), std::nullopt);
+  Plan plan;
+  plan.status = absl::UnavailableError("still down");
+  scheduler_.Planned(kTarget, now(), now(), {Job("a")}, plan, {});
+  ASSERT_TRUE(scheduler_.NextProbe().has_value());
+  EXPECT_GT(*scheduler_.NextProbe(), now());
+}
+
+TEST_F(SchedulerTest, AFullWindowWaitsForNoTime) {
+  TargetLimits limits;
+  limits.window = 1;
+  limits.in_flight = 1;
+  AddTarget(limits);
+  PlanMissing({TestInfo("a", 1)});
+  EXPECT_THAT(Next(), ElementsAre("send+show a"));
+  TargetRow other;
+  other.id = kTarget + 1;
+  scheduler_.AddTarget(other, TargetLimits{});
+  EXPECT_THAT(Next(), ElementsAre("claim"));
+  scheduler_.Claimed(other.id, TargetLimits{}.window, 1);
+  ClaimedJob job = Job("b");
+  job.target_id = other.id;
+  Plan plan;
+  plan.status = absl::UnavailableError("nix-daemon is away");
+  plan.store_failed = true;
+  scheduler_.Planned(other.id, now(), now(), {job}, plan, {});
+  clock_.Advance(absl::Seconds(5));
+  EXPECT_THAT(Next(), ElementsAre("claim"));
+  EXPECT_EQ(scheduler_.NextProbe(), std::nullopt);
+}
+
 TEST_F(SchedulerTest, RefusedKeepsTheJobsWithoutCountingAttempts) {
   PlanMissing({TestInfo("a", 1)});
   Next();
