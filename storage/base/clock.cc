@@ -1,6 +1,7 @@
 #include "storage/base/clock.h"
 
 #include <sys/random.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <cstdint>
@@ -13,6 +14,16 @@ namespace {
 class RealClock : public Clock {
  public:
   absl::Time Now() override { return absl::Now(); }
+  absl::Duration Elapsed() override {
+#ifdef CLOCK_BOOTTIME
+    constexpr clockid_t kSinceBoot = CLOCK_BOOTTIME;
+#else  // macOS: it goes on while the machine sleeps
+    constexpr clockid_t kSinceBoot = CLOCK_MONOTONIC;
+#endif
+    timespec elapsed = {};
+    clock_gettime(kSinceBoot, &elapsed);
+    return absl::DurationFromTimespec(elapsed);
+  }
 };
 
 // The kernel's random numbers: no seed, no state, no lock.

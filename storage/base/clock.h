@@ -5,12 +5,16 @@
 
 namespace nixq {
 
-// The wall clock. Rows carry its times, so it may jump; durations that matter
-// for correctness (leases) tolerate that. Thread-safe.
+// Thread-safe.
 class Clock {
  public:
   virtual ~Clock() = default;
+  // The wall clock. Rows carry its times, and it may jump; durations that
+  // matter for correctness (leases) tolerate that.
   virtual absl::Time Now() = 0;
+  // The time since some moment of the past, the machine's sleep included; it
+  // never jumps: for the waits of this process.
+  virtual absl::Duration Elapsed() { return Now() - absl::UnixEpoch(); }
 };
 
 // Uniform random numbers for jitter and for temporary names. Thread-safe.

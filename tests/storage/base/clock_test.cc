@@ -16,6 +16,16 @@ TEST(SystemClockTest, TellsTheTime) {
   EXPECT_EQ(&SystemClock(), &SystemClock());
 }
 
+TEST(SystemClockTest, TimeGoesOnWithoutJumps) {
+  absl::Duration last = SystemClock().Elapsed();
+  EXPECT_GT(last, absl::ZeroDuration());
+  for (int i = 0; i < 1000; ++i) {
+    const absl::Duration elapsed = SystemClock().Elapsed();
+    ASSERT_GE(elapsed, last);
+    last = elapsed;
+  }
+}
+
 TEST(SystemRandomTest, CoversTheUnitIntervalAndDoesNotRepeat) {
   std::set<double> seen;
   std::set<int> tenths;
