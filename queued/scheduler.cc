@@ -364,7 +364,8 @@ void Scheduler::FailNode(Target& target, const StorePath& path,
 
 void Scheduler::TargetFailed(Target& target, const absl::Status& status,
                              absl::Time started, absl::Time now) {
-  target.circuit.Failed(status, started, now);
+  // What breaks off while everything is being stopped says nothing.
+  if (!stopping_) target.circuit.Failed(status, started, now);
   target.maybe_due = true;
   LetGo(target, now);
 }
@@ -392,11 +393,17 @@ Settlement Scheduler::FailJob(Target& target, const ClaimedJob& job,
   settlement.error_code = std::string(CodeName(status.code()));
   settlement.error_text = Printable(std::string(status.message()));
   settlement.next_attempt = now;
-  const Verdict verdict = VerdictOf(status);
+  Verdict verdict = VerdictOf(status);
+  if (stopping_ &&
+      (verdict == Verdict::kRetry || verdict == Verdict::kRetryBounded)) {
+    // It broke off before it heard of the stop.
+    verdict = Verdict::kRelease;
+  }
   switch (verdict) {
     case Verdict::kRetryBounded:
     case Verdict::kRetry:
       settlement.verb = Settlement::Verb::kRetry;
+  stopping_ = true;
       settlement.next_attempt =
           now + Backoff(policy_, job.attempts + 1, random_.NextUnit(),
                         RetryAfterOf(status));
@@ -434,7 +441,7 @@ void Scheduler::Release(Target& target, const ClaimedJob& job,
   Settlement settlement;
   settlement.job_id = job.job_id;
   settlement.verb = Settlement::Verb::kRelease;
-  settlement.next_attempt = next_attempt;
+  settlement.next_attempt = stopping_ ? absl::UnixEpoch() : next_attempt;
   settlement.error_text = why;
   settlements_.push_back(std::move(settlement));
   target.maybe_due = true;

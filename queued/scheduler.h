@@ -123,7 +123,9 @@ class Scheduler {
   // Job ids that are under way: for renewing leases.
   std::vector<int64_t> JobIds() const;
   bool Idle() const;
-  // Lets go of all that is not under way, for stopping.
+  // For stopping: lets go of all that is not under way. From now on whatever
+  // comes back unfinished is due at once, without an attempt counted; Next()
+  // is not to be asked any more.
   void Abandon();
 
  private:
@@ -161,3 +163,4 @@ class Scheduler {
 };
 
 }  // namespace nixq
+  bool stopping_ = false;

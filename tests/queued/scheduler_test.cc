@@ -342,3 +342,23 @@ TEST_F(SchedulerTest, AbandonLetsGoOfWhatIsNotUnderWay) {
 
 }  // namespace
 }  // namespace nixq
+TEST_F(SchedulerTest, WhatAStopInterruptsIsDueAtOnce) {
+  PlanMissing(
+      {TestInfo("lib", 1), TestInfo("app", 2, {"lib"}), TestInfo("other", 3)});
+  Next();
+  scheduler_.TakeHealth(now());
+  scheduler_.Abandon();
+  // Its referrer is still under way, an orphan that is then sent whole.
+  Sent("lib", absl::CancelledError("stopping"));
+  Sent("app", absl::OkStatus());
+  // Broke off before it heard of the stop.
+  Sent("other", absl::UnavailableError("connection lost"));
+  const std::vector<Settlement> settled = scheduler_.TakeSettlements();
+  ASSERT_THAT(settled, SizeIs(3));
+  for (const Settlement& settlement : settled) {
+    EXPECT_EQ(settlement.verb, Settlement::Verb::kRelease);
+    EXPECT_LE(settlement.next_attempt, now());
+  }
+  EXPECT_THAT(scheduler_.TakeHealth(now()), IsEmpty());
+}
+
