@@ -37,8 +37,9 @@ void Daemon::StartActions(absl::Time now) {
 // --- Claims and plans -------------------------------------------------------
 
 void Daemon::StartClaim(const Action& action) {
-  absl::StatusOr<std::vector<ClaimedJob>> jobs = queue_.Claim(
-      action.target_id, action.limit, parts_.clock.Now() + kLeaseLength);
+  absl::StatusOr<std::vector<ClaimedJob>> jobs =
+      queue_.Claim(action.target_id, action.limit,
+                   parts_.clock.Now() + kLeaseLength, action.order);
   Say("claim", jobs.status());
   const size_t count = jobs.ok() ? jobs->size() : 0;
   scheduler_.Claimed(action.target_id, action.limit, count);
@@ -86,7 +87,7 @@ void Daemon::FinishPlan(int64_t target_id, absl::Time started,
       if (info.deriver.has_value()) {
         path.deriver = store_dir_.Print(*info.deriver);
       }
-      path.source = "reference";
+      path.source = kReferenceSource;
       path.nar_size_bytes = info.nar_size_bytes;
       path.root = RootState::kNone;
       references.push_back(std::move(path));

@@ -105,6 +105,8 @@ void Scheduler::Claim(Target& target, absl::Time now,
       .narinfo = std::nullopt,
       .paths = {}});
 }
+      .order = target.circuit.open() ? ClaimOrder::kLongestUntriedFirst
+                                     : ClaimOrder::kOldestFirst,
 
 void Scheduler::StartGraph(Target& target, absl::Time now,
                            std::vector<Action>& actions) {

@@ -43,7 +43,7 @@ struct TargetLimits {
 
 struct Action {
   enum class Kind {
-    kClaim,  // claim up to `limit` due jobs, then Claimed()
+    kClaim,  // claim up to `limit` due jobs in `order`, then Claimed()
     kSend,   // send the NAR of `info`, then Sent(); with `show`, show too
     kShow,   // put `narinfo`, then Shown()
     kCopy,   // send `paths` in one batch, then Copied()
@@ -52,6 +52,7 @@ struct Action {
   int64_t target_id = 0;
   absl::Time started;
   size_t limit = 0;
+  ClaimOrder order = ClaimOrder::kOldestFirst;
   std::optional<PathInfo> info;
   bool show = false;
   std::optional<NarInfo> narinfo;

@@ -48,6 +48,15 @@ struct NewPath {
   RootState root = RootState::kHold;  // what its root is for, once accepted
 };
 
+// The `source` of paths that something else references and nobody enqueued.
+inline constexpr std::string_view kReferenceSource = "reference";
+
+// Which due jobs are claimed when there are more than are wanted.
+enum class ClaimOrder {
+  kOldestFirst,
+  kLongestUntriedFirst,  // each has its turn before any has another
+};
+
 struct ClaimedJob {
   int64_t job_id = 0;
   int64_t path_id = 0;
@@ -55,6 +64,7 @@ struct ClaimedJob {
   std::string path;
   std::string deriver;
   std::string system;
+  std::string source;
   int attempts = 0;  // before this one
   absl::Time queued_at;
 };

@@ -92,9 +92,10 @@ class Queue {
 
   // --- Work ----------------------------------------------------------------
   // Claims due queued jobs (and sending ones whose lease has run out) of one
-  // target, oldest first, until `lease_until`.
-  absl::StatusOr<std::vector<ClaimedJob>> Claim(int64_t target_id, size_t limit,
-                                                absl::Time lease_until);
+  // target until `lease_until`.
+  absl::StatusOr<std::vector<ClaimedJob>> Claim(
+      int64_t target_id, size_t limit, absl::Time lease_until,
+      ClaimOrder order = ClaimOrder::kOldestFirst);
   // References that the target lacks: makes the paths (root: none, source:
   // "reference") and jobs that are not there yet, and claims them. A done job
   // is claimed again; one that is sending or parked is not, and is reported.

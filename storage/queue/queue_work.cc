@@ -19,20 +19,23 @@ constexpr size_t kMaxErrorBytes = 2048;
 // enough to be put in the order of age.
 constexpr std::string_view kClaim =
     "SELECT j.id, j.path_id, j.attempts, j.queued_unix_ms, p.path, p.deriver, "
-    "p.system FROM ("
-    "SELECT id FROM (SELECT id FROM jobs WHERE target_id = ?1 AND "
-    "state = 'queued' AND next_attempt_unix_ms = 0 ORDER BY id LIMIT ?4) "
+    "p.system, p.source FROM (SELECT id FROM ("
+    "SELECT id, tried FROM (SELECT id, 0 AS tried FROM jobs WHERE "
+    "target_id = ?1 AND state = 'queued' AND next_attempt_unix_ms = 0 "
+    "ORDER BY id LIMIT ?4) "
     "UNION ALL "
-    "SELECT id FROM (SELECT id FROM jobs WHERE target_id = ?1 AND "
-    "state = 'queued' AND next_attempt_unix_ms BETWEEN 1 AND ?2 "
+    "SELECT id, tried FROM (SELECT id, next_attempt_unix_ms AS tried FROM jobs "
+    "WHERE target_id = ?1 AND state = 'queued' AND "
+    "next_attempt_unix_ms BETWEEN 1 AND ?2 "
     "ORDER BY next_attempt_unix_ms LIMIT ?4) "
     "UNION ALL "
-    "SELECT id FROM (SELECT id FROM jobs WHERE target_id = ?1 AND "
-    "state = 'queued' AND next_attempt_unix_ms > ?3 LIMIT ?4) "
+    "SELECT id, tried FROM (SELECT id, 0 AS tried FROM jobs WHERE "
+    "target_id = ?1 AND state = 'queued' AND next_attempt_unix_ms > ?3 "
+    "LIMIT ?4) "
     "UNION ALL "
-    "SELECT id FROM (SELECT id FROM jobs WHERE target_id = ?1 AND "
-    "state = 'sending' AND lease_unix_ms <= ?2 LIMIT ?4) "
-    "ORDER BY id LIMIT ?4) AS due "
+    "SELECT id, tried FROM (SELECT id, lease_unix_ms AS tried FROM jobs WHERE "
+    "target_id = ?1 AND state = 'sending' AND lease_unix_ms <= ?2 LIMIT ?4)) "
+    "ORDER BY iif(?5, tried, 0), id LIMIT ?4) AS due "
     "CROSS JOIN jobs j ON j.id = due.id CROSS JOIN paths p ON p.id = j.path_id";
 
 constexpr std::string_view kLease =
@@ -42,9 +45,11 @@ constexpr std::string_view kLease =
 absl::StatusOr<std::vector<ClaimedJob>> SelectDue(Database& database,
                                                   int64_t target_id,
                                                   size_t limit,
+                                                  ClaimOrder order,
                                                   int64_t now_ms) {
   NIXQ_ASSIGN_OR_RETURN(Statement select, database.Prepare(kClaim));
-  select.Bind(target_id, now_ms, now_ms + kFarFutureMs, limit);
+  select.Bind(target_id, now_ms, now_ms + kFarFutureMs, limit,
+              order == ClaimOrder::kLongestUntriedFirst);
   std::vector<ClaimedJob> jobs;
   while (true) {
     NIXQ_ASSIGN_OR_RETURN(bool row, select.Step());
@@ -58,6 +63,7 @@ absl::StatusOr<std::vector<ClaimedJob>> SelectDue(Database& database,
     job.path = select.Text(4);
     job.deriver = select.Text(5);
     job.system = select.Text(6);
+    job.source = select.Text(7);
     jobs.push_back(std::move(job));
   }
 }
@@ -77,7 +83,8 @@ class ReferenceClaimer {
         Statement find,
         database_.Prepare(
             "SELECT j.id, j.state, j.lease_unix_ms, j.attempts, "
-            "j.queued_unix_ms, j.error_text, p.path, p.deriver, p.system "
+            "j.queued_unix_ms, j.error_text, p.path, p.deriver, p.system, "
+            "p.source "
             "FROM paths p LEFT JOIN jobs j ON j.path_id = p.id AND "
             "j.target_id = ?2 WHERE p.id = ?1"));
     NIXQ_ASSIGN_OR_RETURN(bool row, find.Bind(path_id, target_id_).Step());
@@ -97,6 +104,7 @@ class ReferenceClaimer {
     job.path = claim.path;
     job.deriver = find.Text(7);
     job.system = find.Text(8);
+    job.source = find.Text(9);
     bool starts_over = is_new || claim.state == JobState::kDone;
     job.attempts = starts_over ? 0 : static_cast<int>(find.Int(3));
     job.queued_at = FromRow(starts_over ? now_ms_ : find.Int(4));
@@ -216,12 +224,13 @@ absl::Status ReviveBlockedBy(Database& database, int64_t path_id,
 
 absl::StatusOr<std::vector<ClaimedJob>> Queue::Claim(int64_t target_id,
                                                      size_t limit,
-                                                     absl::Time lease_until) {
+                                                     absl::Time lease_until,
+                                                     ClaimOrder order) {
   Database& database = impl_->database;
   NIXQ_ASSIGN_OR_RETURN(Transaction transaction, Transaction::Begin(database));
   int64_t now_ms = impl_->NowMs();
   NIXQ_ASSIGN_OR_RETURN(std::vector<ClaimedJob> jobs,
-                        SelectDue(database, target_id, limit, now_ms));
+                        SelectDue(database, target_id, limit, order, now_ms));
   if (jobs.empty()) return jobs;
   NIXQ_ASSIGN_OR_RETURN(Statement lease, database.Prepare(kLease));
   for (const ClaimedJob& job : jobs) {
@@ -243,7 +252,7 @@ absl::StatusOr<std::vector<Queue::ReferenceClaim>> Queue::ClaimReferences(
   claims.reserve(references.size());
   for (NewPath reference : references) {
     reference.root = RootState::kNone;
-    reference.source = "reference";
+    reference.source = kReferenceSource;
     NIXQ_ASSIGN_OR_RETURN(int64_t path_id, impl_->PutPath(reference));
     NIXQ_ASSIGN_OR_RETURN(ReferenceClaim claim, claimer.Claim(path_id));
     claims.push_back(std::move(claim));

@@ -145,6 +145,7 @@ TEST_F(SchedulerTest, AFailedTargetLetsGoOfEverythingAndProbesOnce) {
   ASSERT_THAT(probe, SizeIs(1));
   EXPECT_EQ(probe[0].kind, Action::Kind::kClaim);
   EXPECT_EQ(probe[0].limit, 1u);
+  EXPECT_EQ(probe[0].order, ClaimOrder::kLongestUntriedFirst);
 }
 
 // Otherwise the loop would look again and again until the probe is back.

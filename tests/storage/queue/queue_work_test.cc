@@ -77,6 +77,41 @@ TEST_F(QueueWork, RetriedJobsKeepTheirAge) {
   EXPECT_THAT(ClaimNames(2), ElementsAre("c"));
 }
 
+// A probe that always fails the same way must not be the only one.
+TEST_F(QueueWork, TheLongestUntriedHaveTheirTurnFirst) {
+  Accept({"a", "b", "c"});
+  std::vector<std::string> turns;
+  for (int i = 0; i < 7; ++i) {
+    ASSERT_OK_AND_ASSIGN(
+        std::vector<ClaimedJob> jobs,
+        queue_->Claim(targets_[0].id, 1, clock_.Now() + absl::Minutes(1),
+                      ClaimOrder::kLongestUntriedFirst));
+    ASSERT_THAT(jobs, SizeIs(1));
+    turns.push_back(jobs[0].path.substr(jobs[0].path.find('-') + 1));
+    Settlement release;
+    release.job_id = jobs[0].job_id;
+    release.verb = Settlement::Verb::kRelease;
+    release.next_attempt = clock_.Now();
+    ASSERT_OK(queue_->Settle({release}));
+    clock_.Advance(absl::Seconds(1));
+  }
+  EXPECT_THAT(turns, ElementsAre("a", "b", "c", "a", "b", "c", "a"));
+}
+
+TEST_F(QueueWork, JobsTellWhereTheirPathCameFrom) {
+  ASSERT_THAT(Reference({"lib"}), SizeIs(1));
+  ASSERT_OK(queue_->ReleaseAll().status());
+  std::vector<ClaimedJob> jobs = Claim();
+  ASSERT_THAT(jobs, SizeIs(1));
+  EXPECT_EQ(jobs[0].source, kReferenceSource);
+  ASSERT_OK(queue_->ReleaseAll().status());
+  // Built here after all: now it is there for its own sake.
+  Accept({"lib"});
+  jobs = Claim();
+  ASSERT_THAT(jobs, SizeIs(1));
+  EXPECT_EQ(jobs[0].source, "hook");
+}
+
 TEST_F(QueueWork, RetryWaitsAndCounts) {
   Accept({"a"});
   ASSERT_OK(queue_->Settle({Wait(Claim().at(0), absl::Minutes(1))}));
