@@ -158,7 +158,8 @@ absl::StatusOr<std::optional<PathInfo>> Conversation::ReadPathInfo(
 // well go next time.
 absl::Status DaemonsErrorAsUnavailable(const absl::Status& status) {
   if (!absl::IsUnknown(status)) return status;
-  return absl::UnavailableError(status.message());
+  const absl::Status unavailable = absl::UnavailableError(status.message());
+  return IsPathsFault(status) ? BlamePath(unavailable) : unavailable;
 }
 
 // Nix 2.34 and later hang up on a malformed one, so it never gets there.
@@ -307,7 +308,7 @@ DaemonClient::QueryPathInfos(const std::vector<StorePath>& paths) {
   std::vector<std::optional<PathInfo>> infos;
   NIXQ_RETURN_IF_ERROR(impl_->Call([&](Conversation& conversation) {
     infos.clear();
-    return conversation.Pipeline(
+    const absl::Status status = conversation.Pipeline(
         paths.size(),
         [&](size_t i) {
           conversation.Put(Operation::kQueryPathInfo, paths[i]);
@@ -328,6 +329,9 @@ DaemonClient::QueryDerivationOutputs(const StorePath& derivation) {
                                       " is not a derivation");
   }
   std::map<std::string, std::optional<StorePath>> outputs;
+    // The daemon is there and answers: it is one of the paths that it has
+    // trouble with.
+    return absl::IsUnknown(status) ? BlamePath(status) : status;
   bool valid = false;
   absl::Status status = impl_->Call([&](Conversation& conversation) {
     outputs.clear();

@@ -37,7 +37,8 @@ struct DaemonInfo {
 // pipelined in a bounded window. Signatures go over a second connection, which
 // may end at the other end (old daemons end it with a refusal) without taking
 // the temporary roots along. What the daemon itself calls an error is
-// UNAVAILABLE; its messages are stripped of terminal escapes.
+// UNAVAILABLE; its messages are stripped of terminal escapes. When it
+// calls one an error that was asked about a path, that path is blamed.
 class DaemonClient : public Store {
  public:
   explicit DaemonClient(DaemonClientOptions options);

@@ -13,6 +13,7 @@
 #include "absl/strings/str_format.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "storage/base/status.h"
 #include "tests/support/daemon_client_fixture.h"
 
 namespace nixq {
@@ -240,6 +241,8 @@ TEST_F(DaemonClientTest, GoesOnAfterAnError) {
   EXPECT_TRUE(absl::IsUnavailable(infos.status())) << infos.status();
   EXPECT_THAT(std::string(infos.status().message()),
               HasSubstr("database is busy"));
+  // Others may well be told.
+  EXPECT_TRUE(IsPathsFault(infos.status()));
   // An error is an answer: nobody is asked again for it.
   EXPECT_EQ(daemon_->connections(), 1);
   EXPECT_TRUE(QueryOne(client).ok());
