@@ -1,6 +1,8 @@
 #include "queued/planner.h"
 
 #include <algorithm>
+#include <cstddef>
+#include <iterator>
 #include <map>
 #include <set>
 #include <utility>
@@ -15,9 +17,11 @@ namespace {
 
 constexpr size_t kLargestClosure = 1'000'000;
 
-// Why the filters of a target leave a path out; "" if they do not.
+// Why the filters of a target leave a path out; "" if they do not. What is
+// sent since something else needs it is nobody's to leave out.
 std::string WhySkipped(const TargetConfig& config, const ClaimedJob& job,
                        const PathInfo& info) {
+  if (job.source == kReferenceSource) return "";
   const std::string name(info.path.name());
   auto matches = [&](const std::string& glob) { return GlobMatch(glob, name); };
   if (std::none_of(config.include.begin(), config.include.end(), matches)) {
@@ -153,6 +157,53 @@ absl::StatusOr<std::vector<PathInfo>> FindMissing(
   return result;
 }
 
+namespace {
+
+template <typename T>
+void Append(std::vector<T>& all, std::vector<T>& more) {
+  all.insert(all.end(), std::make_move_iterator(more.begin()),
+             std::make_move_iterator(more.end()));
+}
+
+// Puts `more` into `plan`, which was made without knowing of it: what one of
+// them has claimed is no mere reference of the other.
+void Merge(Plan& plan, Plan more) {
+  Append(plan.finished, more.finished);
+  Append(plan.failed, more.failed);
+  Append(plan.missing, more.missing);
+  Append(plan.missing_references, more.missing_references);
+  std::set<StorePath> seen;
+  for (const Plan::Missing& missing : plan.missing) {
+    seen.insert(missing.info.path);
+  }
+  std::erase_if(plan.missing_references, [&](const PathInfo& info) {
+    return !seen.insert(info.path).second;
+  });
+}
+
+}  // namespace
+
+Plan PlanApart(const std::vector<ClaimedJob>& jobs,
+               absl::FunctionRef<Plan(const std::vector<ClaimedJob>&)> make) {
+  Plan plan = make(jobs);
+  if (plan.status.ok() || !IsPathsFault(plan.status) || jobs.empty()) {
+    return plan;
+  }
+  if (jobs.size() == 1) {
+    Plan alone;
+    alone.failed.push_back({jobs.front(), plan.status});
+    return alone;
+  }
+  const auto middle =
+      jobs.begin() + static_cast<std::ptrdiff_t>(jobs.size() / 2);
+  plan = PlanApart({jobs.begin(), middle}, make);
+  if (!plan.status.ok()) return plan;
+  Plan rest = PlanApart({middle, jobs.end()}, make);
+  if (!rest.status.ok()) return rest;
+  Merge(plan, std::move(rest));
+  return plan;
+}
+
 Planner::Planner(StoreDir store_dir, Store& store, Signer& signer, Clock& clock)
     : store_dir_(std::move(store_dir)),
       store_(store),
@@ -198,9 +249,20 @@ void Planner::Sort(const Target& target, const std::vector<ClaimedJob>& jobs,
 
 Plan Planner::Make(Target& target, const std::vector<ClaimedJob>& jobs,
                    const Cancellation& cancel) {
+  if (absl::Status prepared = target.Prepare(cancel); !prepared.ok()) {
+    Plan plan;
+    // Nothing was asked of any path yet.
+    plan.status = BlameTarget(prepared);
+    return plan;
+  }
+  return PlanApart(jobs, [&](const std::vector<ClaimedJob>& some) {
+    return MakeWhole(target, some, cancel);
+  });
+}
+
+Plan Planner::MakeWhole(Target& target, const std::vector<ClaimedJob>& jobs,
+                        const Cancellation& cancel) {
   Plan plan;
-  plan.status = target.Prepare(cancel);
-  if (!plan.status.ok()) return plan;
   Sort(target, jobs, plan);
   if (!plan.status.ok()) return plan;
   plan.status = cancel.Check();

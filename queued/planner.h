@@ -4,6 +4,7 @@
 #include <map>
 #include <vector>
 
+#include "absl/functional/function_ref.h"
 #include "queued/plan.h"
 #include "queued/signer.h"
 #include "queued/target.h"
@@ -24,10 +25,15 @@ class Planner {
   // signed; what the target shows already is present; the rest is missing,
   // with (if the target wants closures) the references that the target lacks
   // and no upstream has.
+  // One path that cannot be asked about stops no other: a question about many
+  // that fails because of one is asked again of fewer, and only the jobs that
+  // need that path fail.
   Plan Make(Target& target, const std::vector<ClaimedJob>& jobs,
             const Cancellation& cancel);
 
  private:
+  Plan MakeWhole(Target& target, const std::vector<ClaimedJob>& jobs,
+                 const Cancellation& cancel);
   absl::Status Closure(Target& target, Plan& plan, const Cancellation& cancel);
   absl::StatusOr<std::vector<PathInfo>> ClosureOf(
       Target& target, const std::vector<StorePath>& roots, absl::Time now);
@@ -46,6 +52,11 @@ class Planner {
   Signer& signer_;
   Clock& clock_;
 };
+
+// Plans `jobs` with `make`; when that fails because of a path, plans each half
+// of them by itself, down to the jobs that fail alone. Their plans as one.
+Plan PlanApart(const std::vector<ClaimedJob>& jobs,
+               absl::FunctionRef<Plan(const std::vector<ClaimedJob>&)> make);
 
 // The search for what is missing: which of `closure` (references before
 // referrers) are not shown by a cache, asking as little as possible. A path

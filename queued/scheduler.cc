@@ -185,6 +185,12 @@ void Scheduler::Planned(int64_t target_id, absl::Time started, absl::Time now,
                            std::nullopt);
       store_retry_at_ = next;
       target.maybe_due = true;
+  if (IsPathsFault(plan.status)) {
+    for (const ClaimedJob& job : jobs) {
+      settlements_.push_back(FailJob(target, job, plan.status, now));
+    }
+    return;
+  }
     } else if (VerdictOf(plan.status) != Verdict::kRelease) {
       TargetFailed(target, plan.status, started, now);
     }

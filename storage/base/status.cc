@@ -120,6 +120,11 @@ bool IsPathsFault(const absl::Status& status) {
   return status.GetPayload(kPathsFaultPayload).has_value();
 }
 
+absl::Status BlameTarget(absl::Status status) {
+  status.ErasePayload(kPathsFaultPayload);
+  return status;
+}
+
 std::string_view CodeName(absl::StatusCode code) {
   for (const NamedCode& named : kNamedCodes) {
     if (named.code == code) return named.name;

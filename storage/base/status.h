@@ -42,6 +42,8 @@ std::optional<absl::Duration> RetryAfterOf(const absl::Status& status);
 // Only a target's error counts for its circuit.
 absl::Status BlamePath(absl::Status status);
 bool IsPathsFault(const absl::Status& status);
+// The same error without that mark.
+absl::Status BlameTarget(absl::Status status);
 
 // The code as words that rows, logs and JSON carry: "unavailable",
 // "data_loss". The inverse gives UNKNOWN for a word that it does not know.

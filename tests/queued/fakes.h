@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "storage/base/clock.h"
+#include "storage/base/status.h"
 #include "storage/nix/store.h"
 #include "storage/queue/queue.h"
 
@@ -89,6 +90,10 @@ class FakeStore : public Store {
     if (!status.ok()) return status;
     std::vector<std::optional<PathInfo>> infos;
     for (const StorePath& path : wanted) {
+      if (unreadable.contains(path)) {
+        return BlamePath(
+            absl::UnavailableError(path.base_name() + " is odd to Nix"));
+      }
       auto it = paths.find(path);
       infos.push_back(it == paths.end() ? std::nullopt
                                         : std::optional<PathInfo>(it->second));
@@ -119,6 +124,7 @@ class FakeStore : public Store {
   }
 
   std::map<StorePath, PathInfo> paths;
+  std::set<StorePath> unreadable;  // the daemon has trouble with these
   absl::Status status;
   absl::Status sign_status;
 };

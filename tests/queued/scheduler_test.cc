@@ -275,6 +275,18 @@ TEST_F(SchedulerTest, AStoreThatCannotBeAskedIsNotTheTargetsFault) {
   EXPECT_THAT(Next(), ElementsAre("claim"));
 }
 
+TEST_F(SchedulerTest, APlanThatFailsBecauseOfAPathOpensNoCircuit) {
+  const std::vector<Action> actions = scheduler_.Next(now());
+  scheduler_.Claimed(kTarget, actions[0].limit, 1);
+  Plan plan;
+  plan.status = BlamePath(absl::UnavailableError("500 for one key"));
+  scheduler_.Planned(kTarget, now(), now(), {Job("a")}, plan, {});
+  EXPECT_THAT(Settled(), ElementsAre("a retry"));
+  EXPECT_GT(last_.next_attempt, now());
+  EXPECT_THAT(scheduler_.TakeHealth(now()), IsEmpty());
+  EXPECT_THAT(Next(), ElementsAre("claim"));
+}
+
 TEST_F(SchedulerTest, AReferenceParkedEarlierBlocksWhatNeedsIt) {
   const std::vector<Action> actions = scheduler_.Next(now());
   const std::vector<ClaimedJob> jobs = {Job("app"), Job("other")};
@@ -341,8 +353,6 @@ TEST_F(SchedulerTest, AbandonLetsGoOfWhatIsNotUnderWay) {
   EXPECT_TRUE(scheduler_.Idle());
 }
 
-}  // namespace
-}  // namespace nixq
 TEST_F(SchedulerTest, WhatAStopInterruptsIsDueAtOnce) {
   PlanMissing(
       {TestInfo("lib", 1), TestInfo("app", 2, {"lib"}), TestInfo("other", 3)});
@@ -363,3 +373,5 @@ TEST_F(SchedulerTest, WhatAStopInterruptsIsDueAtOnce) {
   EXPECT_THAT(scheduler_.TakeHealth(now()), IsEmpty());
 }
 
+}  // namespace
+}  // namespace nixq

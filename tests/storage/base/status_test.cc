@@ -93,6 +93,8 @@ TEST(BlameTest, IsTheTargetsUnlessSaid) {
   const absl::Status status = absl::NotFoundError("x");
   EXPECT_FALSE(IsPathsFault(status));
   EXPECT_TRUE(IsPathsFault(BlamePath(status)));
+  EXPECT_FALSE(IsPathsFault(BlameTarget(BlamePath(status))));
+  EXPECT_EQ(BlameTarget(BlamePath(status)), status);
   EXPECT_FALSE(IsPathsFault(absl::OkStatus()));
 }
 
