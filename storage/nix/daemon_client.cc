@@ -191,6 +191,7 @@ class DaemonClient::Impl {
 
   absl::StatusOr<DaemonInfo> Info();
   absl::Status AddTempRoots(const std::vector<StorePath>& paths);
+  void DropTempRoots();
   absl::Status AddSignatures(
       const std::vector<std::pair<StorePath, std::vector<std::string>>>&
           signatures);
@@ -294,6 +295,16 @@ absl::Status DaemonClient::Impl::AddTempRoots(
   return absl::OkStatus();
 }
 
+void DaemonClient::Impl::DropTempRoots() {
+  std::lock_guard<std::mutex> lock(mutex_);
+  if (temp_roots_.empty()) return;
+  temp_roots_.clear();
+  // The protocol has no other way: the worker at the other end holds them
+  // until it ends.
+  main_.usable = false;
+  main_.session.reset();
+}
+
 DaemonClient::DaemonClient(DaemonClientOptions options)
     : impl_(std::make_unique<Impl>(std::move(options))) {}
 
@@ -318,6 +329,9 @@ DaemonClient::QueryPathInfos(const std::vector<StorePath>& paths) {
                                 conversation.ReadPathInfo(paths[i]));
           return absl::OkStatus();
         });
+    // The daemon is there and answers: it is one of the paths that it has
+    // trouble with.
+    return absl::IsUnknown(status) ? BlamePath(status) : status;
   }));
   return infos;
 }
@@ -329,9 +343,6 @@ DaemonClient::QueryDerivationOutputs(const StorePath& derivation) {
                                       " is not a derivation");
   }
   std::map<std::string, std::optional<StorePath>> outputs;
-    // The daemon is there and answers: it is one of the paths that it has
-    // trouble with.
-    return absl::IsUnknown(status) ? BlamePath(status) : status;
   bool valid = false;
   absl::Status status = impl_->Call([&](Conversation& conversation) {
     outputs.clear();
@@ -417,6 +428,8 @@ absl::Status DaemonClient::AddSignatures(
 absl::Status DaemonClient::AddTempRoots(const std::vector<StorePath>& paths) {
   return impl_->AddTempRoots(paths);
 }
+
+void DaemonClient::DropTempRoots() { impl_->DropTempRoots(); }
 
 absl::StatusOr<std::vector<StorePath>> DaemonClient::QueryAllValidPaths() {
   std::vector<StorePath> paths;

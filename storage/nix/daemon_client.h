@@ -57,6 +57,8 @@ class DaemonClient : public Store {
       const std::vector<std::pair<StorePath, std::vector<std::string>>>&
           signatures) override;
   absl::Status AddTempRoots(const std::vector<StorePath>& paths) override;
+  // Lets go of all temporary roots, with the connection that keeps them.
+  void DropTempRoots();
   absl::StatusOr<std::vector<StorePath>> QueryAllValidPaths() override;
 
  private:

@@ -2,6 +2,7 @@
 // daemon sees it.
 #include <atomic>
 #include <functional>
+#include <future>
 #include <mutex>
 #include <optional>
 #include <string>
@@ -57,6 +58,42 @@ TEST_F(DaemonClientRequestsTest, AddsTemporaryRootsAgainBeforeAnythingElse) {
   EXPECT_THAT(events,
               ElementsAre("0 root a", "0 root b", "0 root c", "0 query q",
                           "1 root a", "1 root b", "1 root c", "1 query q"));
+}
+
+TEST_F(DaemonClientRequestsTest, DropsTemporaryRootsWithTheirConnection) {
+  std::mutex mutex;
+  std::vector<std::string> roots;
+  std::promise<void> ended;
+  DaemonClient& client = Serve([&](FakeNixPeer& peer) {
+    peer.ShakeHands(34);
+    while (true) {
+      const uint64_t operation = peer.ReadUint();
+      if (peer.hung_up()) {
+        if (peer.connection() == 0) ended.set_value();
+        return;
+      }
+      const std::string path = peer.ReadString();
+      if (operation == kAddTempRoot) {
+        std::lock_guard<std::mutex> lock(mutex);
+        roots.push_back(absl::StrFormat("%d %s", peer.connection(),
+                                        path.substr(path.rfind('-') + 1)));
+      }
+      // What the test ends with comes after the last use of what is its own.
+      peer.WriteLast();
+      if (operation == kAddTempRoot) {
+        peer.WriteUint(1);
+      } else {
+        peer.WritePathInfo({});
+      }
+    }
+  });
+  ASSERT_TRUE(client.AddTempRoots({Path("a")}).ok());
+  client.DropTempRoots();
+  ended.get_future().wait();
+  ASSERT_TRUE(client.QueryPathInfos({Path("q")}).ok());
+  ASSERT_TRUE(client.AddTempRoots({Path("a"), Path("b")}).ok());
+  client_.reset();
+  EXPECT_THAT(roots, ElementsAre("0 a", "1 a", "1 b"));
 }
 
 // Serves AddSignatures as Nix 2.8 does for those that it trusts (or not), and
