@@ -199,6 +199,20 @@ Queue::Queue(Queue&&) noexcept = default;
 Queue& Queue::operator=(Queue&&) noexcept = default;
 Queue::~Queue() = default;
 
+Queue::Impl::FileIdentity Queue::Impl::IdentityOf(const std::string& file) {
+  struct stat info;
+  if (stat(file.c_str(), &info) != 0) return {0, 0};
+  return {static_cast<uint64_t>(info.st_dev),
+          static_cast<uint64_t>(info.st_ino)};
+}
+
+absl::Status Queue::CheckFile() const {
+  const std::string& file = impl_->database.file();
+  if (Impl::IdentityOf(file) == impl_->file) return absl::OkStatus();
+  return absl::FailedPreconditionError(
+      absl::StrFormat("%s was removed or replaced while it was open", file));
+}
+
 absl::Status Queue::Checkpoint() {
   return impl_->database.Checkpoint(Database::CheckpointMode::kPassive);
 }

@@ -17,6 +17,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -84,10 +85,15 @@ class Queue {
   absl::StatusOr<std::vector<PendingDerivation>> DueDerivations(size_t limit);
   // Its outputs are known and accepted (in the same transaction), or not.
   absl::Status ResolveDerivation(int64_t id, const std::vector<NewPath>& paths);
+  // `paths`: those of its outputs that are known, accepted likewise.
   absl::Status DelayDerivation(int64_t id, absl::Time next_attempt,
-                               const std::string& error_text);
+                               const std::string& error_text,
+                               const std::vector<NewPath>& paths = {});
   // Which of these full paths have a row.
   absl::StatusOr<std::vector<bool>> Known(
+      const std::vector<std::string>& paths);
+  // Which of these full paths have an open job, or are held or pinned.
+  absl::StatusOr<std::vector<bool>> NeedRoots(
       const std::vector<std::string>& paths);
 
   // --- Work ----------------------------------------------------------------
@@ -117,6 +123,12 @@ class Queue {
   // Makes all sending jobs queued and due (a new daemon's first act; it holds
   // the lock that says that there is no other). Returns how many.
   absl::StatusOr<int64_t> ReleaseAll();
+  // Makes all that waits (jobs, derivations) due now: the clock has been set
+  // back, and nobody can say how long there is left to wait.
+  absl::Status EndWaits();
+  // Targets that have left the configuration, with the number of their open
+  // jobs, if they have any.
+  absl::StatusOr<std::vector<std::pair<std::string, int64_t>>> LeftBehind();
   // The first time after `after` at which a queued job of a configured, not
   // paused target becomes due, or a derivation; nullopt: none will. (What was
   // due before `after` is for Claim to find.)
@@ -172,6 +184,10 @@ class Queue {
     int64_t revived = 0;  // of others
   };
   absl::StatusOr<Forgotten> Forget(const JobSelection& selection);
+
+  // FAILED_PRECONDITION: the file of this name is not, or no longer, the one
+  // that is open, so that what hooks write comes to nobody.
+  absl::Status CheckFile() const;
 
   // --- Keeping small -------------------------------------------------------
   // Removes done jobs that changed before `before`, and paths without jobs

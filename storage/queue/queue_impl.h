@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -50,7 +51,13 @@ TargetRow ReadTarget(const Statement& row);
 class Queue::Impl {
  public:
   Impl(Database opened, Clock& its_clock)
-      : database(std::move(opened)), clock(its_clock) {}
+      : database(std::move(opened)),
+        clock(its_clock),
+        file(IdentityOf(database.file())) {}
+
+  // (device, inode) of a file; {0, 0}: there is none.
+  using FileIdentity = std::pair<uint64_t, uint64_t>;
+  static FileIdentity IdentityOf(const std::string& file);
 
   int64_t NowMs() { return ToRow(clock.Now()); }
 
@@ -66,6 +73,7 @@ class Queue::Impl {
 
   Database database;
   Clock& clock;
+  const FileIdentity file;  // that is open
 };
 
 }  // namespace nixq

@@ -164,13 +164,33 @@ absl::Status Queue::ResolveDerivation(int64_t id,
 }
 
 absl::Status Queue::DelayDerivation(int64_t id, absl::Time next_attempt,
-                                    const std::string& error_text) {
+                                    const std::string& error_text,
+                                    const std::vector<NewPath>& paths) {
+  Database& database = impl_->database;
+  NIXQ_ASSIGN_OR_RETURN(Transaction transaction, Transaction::Begin(database));
+  NIXQ_RETURN_IF_ERROR(impl_->AcceptPaths(paths));
   NIXQ_ASSIGN_OR_RETURN(
       Statement update,
-      impl_->database.Prepare(
+      database.Prepare(
           "UPDATE derivations SET attempts = attempts + 1, "
           "next_attempt_unix_ms = ?2, error_text = ?3 WHERE id = ?1"));
-  return update.Bind(id, ToRow(next_attempt), error_text).Run();
+  NIXQ_RETURN_IF_ERROR(update.Bind(id, ToRow(next_attempt), error_text).Run());
+  return transaction.Commit();
+}
+
+absl::StatusOr<std::vector<bool>> Queue::NeedRoots(
+    const std::vector<std::string>& paths) {
+  NIXQ_ASSIGN_OR_RETURN(
+      Statement statement,
+      impl_->database.Prepare("SELECT 1 FROM paths WHERE path = ?1 AND "
+                              "(open_count > 0 OR root <> 'none')"));
+  std::vector<bool> need;
+  need.reserve(paths.size());
+  for (const std::string& path : paths) {
+    NIXQ_ASSIGN_OR_RETURN(bool row, statement.Bind(path).Step());
+    need.push_back(row);
+  }
+  return need;
 }
 
 absl::StatusOr<std::vector<bool>> Queue::Known(

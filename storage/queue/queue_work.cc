@@ -332,6 +332,44 @@ absl::StatusOr<int64_t> Queue::ReleaseAll() {
   return impl_->database.Changes();
 }
 
+absl::Status Queue::EndWaits() {
+  Database& database = impl_->database;
+  NIXQ_ASSIGN_OR_RETURN(Transaction transaction, Transaction::Begin(database));
+  NIXQ_ASSIGN_OR_RETURN(
+      Statement jobs,
+      database.Prepare("UPDATE jobs SET next_attempt_unix_ms = ?1 WHERE "
+                       "state = 'queued' AND next_attempt_unix_ms > ?1"));
+  NIXQ_RETURN_IF_ERROR(jobs.Bind(impl_->NowMs()).Run());
+  NIXQ_ASSIGN_OR_RETURN(
+      Statement derivations,
+      database.Prepare("UPDATE derivations SET next_attempt_unix_ms = ?1 "
+                       "WHERE next_attempt_unix_ms > ?1"));
+  NIXQ_RETURN_IF_ERROR(derivations.Bind(impl_->NowMs()).Run());
+  return transaction.Commit();
+}
+
+absl::StatusOr<std::vector<std::pair<std::string, int64_t>>>
+Queue::LeftBehind() {
+  // One count for each state, since its index is for that state alone.
+  NIXQ_ASSIGN_OR_RETURN(
+      Statement select,
+      impl_->database.Prepare(
+          "SELECT name, open FROM (SELECT name, "
+          "(SELECT count(*) FROM jobs WHERE target_id = t.id AND "
+          "state = 'queued') + "
+          "(SELECT count(*) FROM jobs WHERE target_id = t.id AND "
+          "state = 'sending') + "
+          "(SELECT count(*) FROM jobs WHERE target_id = t.id AND "
+          "state = 'parked') AS open FROM targets t WHERE NOT configured) "
+          "WHERE open > 0 ORDER BY name"));
+  std::vector<std::pair<std::string, int64_t>> left;
+  while (true) {
+    NIXQ_ASSIGN_OR_RETURN(bool row, select.Step());
+    if (!row) return left;
+    left.emplace_back(select.Text(0), select.Int(1));
+  }
+}
+
 absl::StatusOr<std::optional<absl::Time>> Queue::NextDue(absl::Time after) {
   NIXQ_ASSIGN_OR_RETURN(
       Statement select,

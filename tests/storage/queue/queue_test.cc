@@ -57,6 +57,17 @@ TEST_F(QueueTest, OpenExistingWantsAFileOfThisSchema) {
   EXPECT_THAT(std::string(older.message()), HasSubstr("start queued once"));
 }
 
+TEST_F(QueueTest, NoticesThatItsFileWasReplaced) {
+  EXPECT_OK(queue_->CheckFile());
+  const std::string file = dir_ / "state/queue.db";
+  ASSERT_EQ(rename(file.c_str(), (file + ".old").c_str()), 0);
+  EXPECT_TRUE(absl::IsFailedPrecondition(queue_->CheckFile()));
+  std::ofstream(file).put('x');
+  EXPECT_TRUE(absl::IsFailedPrecondition(queue_->CheckFile()));
+  ASSERT_EQ(rename((file + ".old").c_str(), file.c_str()), 0);
+  EXPECT_OK(queue_->CheckFile());
+}
+
 TEST_F(QueueTest, NewerSchemaIsRefusedUntouched) {
   Execute("PRAGMA user_version = 99");
   queue_.reset();
@@ -255,6 +266,30 @@ TEST_F(QueueTest, DerivationsWaitAndResolve) {
   ASSERT_OK_AND_ASSIGN(due, queue_->DueDerivations(10));
   EXPECT_THAT(due, IsEmpty());
   EXPECT_EQ(StateOf("out"), "queued");
+}
+
+TEST_F(QueueTest, ADerivationMayWaitForSomeOfItsOutputs) {
+  ASSERT_OK(queue_->Accept({}, {Output("floating.drv")}, {}));
+  ASSERT_OK_AND_ASSIGN(auto due, queue_->DueDerivations(10));
+  ASSERT_EQ(due.size(), 1u);
+  ASSERT_OK(queue_->DelayDerivation(due[0].id, clock_.Now(), "not built: dev",
+                                    {Path("out")}));
+  EXPECT_EQ(StateOf("out"), "queued");
+  ASSERT_OK_AND_ASSIGN(due, queue_->DueDerivations(10));
+  EXPECT_EQ(due.size(), 1u);
+}
+
+TEST_F(QueueTest, OpenJobsAndPinsNeedTheirRoots) {
+  Accept({"open", "done", "pin"});
+  std::vector<ClaimedJob> jobs = Claim();
+  ASSERT_OK(
+      queue_->Settle({{.job_id = jobs[1].job_id}, {.job_id = jobs[2].job_id}}));
+  ASSERT_OK(queue_->SetRootByPath(StorePathOf("pin"), RootState::kPin));
+  ASSERT_OK(queue_->SetRootByPath(StorePathOf("done"), RootState::kNone));
+  ASSERT_OK_AND_ASSIGN(
+      auto need, queue_->NeedRoots({StorePathOf("open"), StorePathOf("done"),
+                                    StorePathOf("pin"), StorePathOf("x")}));
+  EXPECT_THAT(need, ElementsAre(true, false, true, false));
 }
 
 TEST_F(QueueTest, AcceptMakesOneJobForEachConfiguredTarget) {

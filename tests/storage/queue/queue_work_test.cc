@@ -112,6 +112,28 @@ TEST_F(QueueWork, JobsTellWhereTheirPathCameFrom) {
   EXPECT_EQ(jobs[0].source, "hook");
 }
 
+TEST_F(QueueWork, AClockThatWasSetBackEndsAllWaits) {
+  Accept({"a"});
+  std::vector<ClaimedJob> jobs = Claim();
+  ASSERT_OK(queue_->Settle({Wait(jobs[0], absl::Hours(1))}));
+  clock_.Advance(-absl::Hours(1));
+  EXPECT_THAT(ClaimNames(), IsEmpty());
+  ASSERT_OK(queue_->EndWaits());
+  EXPECT_THAT(ClaimNames(), ElementsAre("a"));
+}
+
+TEST_F(QueueWork, TellsWhatTargetsHaveLeftBehind) {
+  ASSERT_NO_FATAL_FAILURE(Configure({"nas", "gone", "done"}));
+  Accept({"a", "b"});
+  for (const ClaimedJob& job : Claim(1000, 2)) {
+    ASSERT_OK(queue_->Settle({{.job_id = job.job_id}}));
+  }
+  ASSERT_OK(queue_->Settle({Park(Claim(1, 1).at(0).job_id)}));
+  ASSERT_NO_FATAL_FAILURE(Configure({"nas"}));
+  ASSERT_OK_AND_ASSIGN(auto left, queue_->LeftBehind());
+  EXPECT_THAT(left, ElementsAre(testing::Pair("gone", 2)));
+}
+
 TEST_F(QueueWork, RetryWaitsAndCounts) {
   Accept({"a"});
   ASSERT_OK(queue_->Settle({Wait(Claim().at(0), absl::Minutes(1))}));
