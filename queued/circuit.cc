@@ -70,6 +70,15 @@ void Circuit::Refresh(const TargetRow& row) {
   }
 }
 
+void Circuit::EndWait() {
+  if (open()) {
+    row_.retry_at = absl::UnixEpoch();
+    dirty_ = true;
+  }
+  opened_at_ = absl::InfinitePast();
+  saved_at_ = absl::InfinitePast();
+}
+
 bool Circuit::TakeDirty(absl::Time now) {
   const bool success_is_news = row_.success_at > saved_at_ + kSuccessResolution;
   if (!dirty_ && !success_is_news) return false;

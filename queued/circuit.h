@@ -36,6 +36,10 @@ class Circuit {
   // and cleared its trouble, so does this.
   void Refresh(const TargetRow& row);
 
+  // What is waited for is tried at once: the clock has been set back, so that
+  // nobody can say how long there is left to wait, or a person wants it.
+  void EndWait();
+
   const TargetRow& row() const { return row_; }
   // Whether the row should be written since the last time this was asked.
   bool TakeDirty(absl::Time now);

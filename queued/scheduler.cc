@@ -54,6 +54,11 @@ void Scheduler::RefreshTarget(const TargetRow& row) {
   }
 }
 
+void Scheduler::EndWaits() {
+  for (auto& [id, target] : targets_) target->circuit.EndWait();
+  store_retry_at_.reset();
+}
+
 void Scheduler::Poke(int64_t target_id) {
   for (auto& [id, target] : targets_) {
     if (target_id == 0 || target_id == id) target->maybe_due = true;
@@ -100,13 +105,13 @@ void Scheduler::Claim(Target& target, absl::Time now,
       .started = now,
       .limit =
           target.circuit.open() ? 1 : target.limits.window - target.claimed(),
+      .order = target.circuit.open() ? ClaimOrder::kLongestUntriedFirst
+                                     : ClaimOrder::kOldestFirst,
       .info = std::nullopt,
       .show = false,
       .narinfo = std::nullopt,
       .paths = {}});
 }
-      .order = target.circuit.open() ? ClaimOrder::kLongestUntriedFirst
-                                     : ClaimOrder::kOldestFirst,
 
 void Scheduler::StartGraph(Target& target, absl::Time now,
                            std::vector<Action>& actions) {
@@ -171,11 +176,21 @@ void Scheduler::Claimed(int64_t target_id, size_t limit, size_t count) {
   if (count == 0) target.claiming = false;
 }
 
+void Scheduler::NotClaimed(int64_t target_id) {
+  Get(target_id).claiming = false;
+}
+
 void Scheduler::Planned(int64_t target_id, absl::Time started, absl::Time now,
                         const std::vector<ClaimedJob>& jobs, Plan plan,
                         const std::vector<Queue::ReferenceClaim>& references) {
   Target& target = Get(target_id);
   target.claiming = false;
+  if (IsPathsFault(plan.status)) {
+    for (const ClaimedJob& job : jobs) {
+      settlements_.push_back(FailJob(target, job, plan.status, now));
+    }
+    return;
+  }
   if (!plan.status.ok()) {
     absl::Time next = now;
     if (plan.store_failed &&
@@ -185,12 +200,6 @@ void Scheduler::Planned(int64_t target_id, absl::Time started, absl::Time now,
                            std::nullopt);
       store_retry_at_ = next;
       target.maybe_due = true;
-  if (IsPathsFault(plan.status)) {
-    for (const ClaimedJob& job : jobs) {
-      settlements_.push_back(FailJob(target, job, plan.status, now));
-    }
-    return;
-  }
     } else if (VerdictOf(plan.status) != Verdict::kRelease) {
       TargetFailed(target, plan.status, started, now);
     }
@@ -389,6 +398,7 @@ void Scheduler::LetGo(Target& target, absl::Time now) {
 }
 
 void Scheduler::Abandon() {
+  stopping_ = true;
   for (auto& [id, target] : targets_) LetGo(*target, absl::UnixEpoch());
 }
 
@@ -411,7 +421,6 @@ Settlement Scheduler::FailJob(Target& target, const ClaimedJob& job,
     case Verdict::kRetryBounded:
     case Verdict::kRetry:
       settlement.verb = Settlement::Verb::kRetry;
-  stopping_ = true;
       settlement.next_attempt =
           now + Backoff(policy_, job.attempts + 1, random_.NextUnit(),
                         RetryAfterOf(status));

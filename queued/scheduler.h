@@ -68,6 +68,8 @@ class Scheduler {
   void AddTarget(const TargetRow& row, const TargetLimits& limits);
   // What people changed in the rows (paused, resumed).
   void RefreshTarget(const TargetRow& row);
+  // Ends all waits of targets, and that for the store.
+  void EndWaits();
   // There may be due jobs for this target, or (0) for any.
   void Poke(int64_t target_id = 0);
 
@@ -78,6 +80,9 @@ class Scheduler {
   // The jobs that a kClaim brought; none ends the action, otherwise they are
   // to be planned and Planned() ends it.
   void Claimed(int64_t target_id, size_t limit, size_t count);
+  // The queue could not be asked for jobs: that ends the action, and it is
+  // wanted again. (Next() is to be asked again only when there is hope.)
+  void NotClaimed(int64_t target_id);
   // `references` is what the queue said to Plan::missing_references.
   void Planned(int64_t target_id, absl::Time started, absl::Time now,
                const std::vector<ClaimedJob>& jobs, Plan plan,
@@ -161,7 +166,7 @@ class Scheduler {
   std::vector<Note> notes_;
   std::optional<absl::Time> store_retry_at_;
   int store_failures_ = 0;
+  bool stopping_ = false;
 };
 
 }  // namespace nixq
-  bool stopping_ = false;

@@ -62,6 +62,20 @@ TEST_F(CircuitTest, RefusalWaitsAnHourAndResumeEndsTheWait) {
   EXPECT_TRUE(circuit_.MayStart(now_, 0));
 }
 
+TEST_F(CircuitTest, ASetClockEndsTheWaitAndFailuresCountAgain) {
+  circuit_.Failed(absl::UnavailableError("down"), now_, now_);
+  ASSERT_TRUE(circuit_.TakeDirty(now_));
+  now_ -= absl::Hours(1);
+  EXPECT_FALSE(circuit_.MayStart(now_, 0));
+  circuit_.EndWait();
+  EXPECT_TRUE(circuit_.open());
+  EXPECT_TRUE(circuit_.MayStart(now_, 0));
+  EXPECT_TRUE(circuit_.TakeDirty(now_));
+  circuit_.Failed(absl::UnavailableError("down"), now_, now_);
+  EXPECT_EQ(circuit_.row().failures, 2);
+  EXPECT_FALSE(circuit_.MayStart(now_, 0));
+}
+
 TEST_F(CircuitTest, PausedMeansNothingStarts) {
   TargetRow row;
   row.paused = true;

@@ -287,6 +287,25 @@ TEST_F(SchedulerTest, APlanThatFailsBecauseOfAPathOpensNoCircuit) {
   EXPECT_THAT(Next(), ElementsAre("claim"));
 }
 
+TEST_F(SchedulerTest, AClaimThatTheQueueRefusedIsWantedAgain) {
+  EXPECT_THAT(Next(), ElementsAre("claim"));
+  scheduler_.NotClaimed(kTarget);
+  EXPECT_TRUE(scheduler_.Idle());
+  EXPECT_THAT(Next(), ElementsAre("claim"));
+}
+
+TEST_F(SchedulerTest, EndWaitsIsForTheStoreToo) {
+  const std::vector<Action> actions = scheduler_.Next(now());
+  scheduler_.Claimed(kTarget, actions[0].limit, 1);
+  Plan plan;
+  plan.status = absl::UnavailableError("nix-daemon is away");
+  plan.store_failed = true;
+  scheduler_.Planned(kTarget, now(), now(), {Job("a")}, plan, {});
+  EXPECT_THAT(Next(), IsEmpty());
+  scheduler_.EndWaits();
+  EXPECT_THAT(Next(), ElementsAre("claim"));
+}
+
 TEST_F(SchedulerTest, AReferenceParkedEarlierBlocksWhatNeedsIt) {
   const std::vector<Action> actions = scheduler_.Next(now());
   const std::vector<ClaimedJob> jobs = {Job("app"), Job("other")};
