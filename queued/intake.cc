@@ -46,11 +46,45 @@ NewPath Intake::Understand(const InboxEntry& entry) const {
   return path;
 }
 
+// Whether the configuration wants only what Nix named in OUT_PATHS, and this
+// is not of that.
+bool Intake::LeftOut(const InboxEntry& entry) const {
+  return config_.outputs_named_only && !entry.named;
+}
+
+void Intake::Hold(const StorePath& path) {
+  if (absl::Status held = roots_.Hold(path); !held.ok()) {
+    log_.Error("no-root", {{"path", store_dir_.Print(path)},
+                           {"why", std::string(held.message())}});
+  }
+}
+
+// Removes the roots that the hook has made for what is left out, unless a job
+// or a pin had them before.
+void Intake::RemoveUnneeded(const std::vector<StorePath>& paths) {
+  if (paths.empty()) return;
+  std::vector<std::string> texts;
+  for (const StorePath& path : paths) texts.push_back(store_dir_.Print(path));
+  absl::StatusOr<std::vector<bool>> needed = queue_.NeedRoots(texts);
+  for (size_t i = 0; i < paths.size(); ++i) {
+    absl::Status removed = needed.status();
+    if (needed.ok()) {
+      if ((*needed)[i]) continue;
+      removed = roots_.Remove(paths[i]);
+    }
+    if (!removed.ok() && !absl::IsNotFound(removed)) {
+      log_.Warning("root-stays", {{"path", texts[i]},
+                                  {"why", std::string(removed.message())}});
+    }
+  }
+}
+
 absl::Status Intake::Accept(const std::vector<InboxEntry>& entries,
                             bool from_inbox) {
   std::vector<NewPath> paths;
   std::vector<InboxEntry> derivations;
   std::vector<int64_t> inbox_ids;
+  std::vector<StorePath> left_out;
   for (const InboxEntry& entry : entries) {
     if (from_inbox) inbox_ids.push_back(entry.id);
     absl::StatusOr<StorePath> path = store_dir_.ParsePath(entry.path);
@@ -60,36 +94,29 @@ absl::Status Intake::Accept(const std::vector<InboxEntry>& entries,
                              {"why", std::string(path.status().message())}});
       continue;
     }
+    if (LeftOut(entry)) {
+      log_.Info("left-out",
+                {{"path", entry.path}, {"why", "not in OUT_PATHS"}});
+      if (entry.kind == InboxKind::kOutput) left_out.push_back(*path);
+      continue;
+    }
     if (entry.kind == InboxKind::kDerivation) {
       derivations.push_back(entry);
       continue;
     }
-    if (config_.outputs_named_only && !entry.named) {
-      log_.Info("left-out",
-                {{"path", entry.path}, {"why", "not in OUT_PATHS"}});
-      absl::Status removed = roots_.Remove(*path);
-      if (!removed.ok() && !absl::IsNotFound(removed)) {
-        log_.Warning("root-stays", {{"path", entry.path},
-                                    {"why", std::string(removed.message())}});
-      }
-      continue;
-    }
     // The hook has made the root while the build held the path; what comes
     // another way, or a link that was lost, is rooted here.
-    if (absl::IsNotFound(roots_.Find(*path).status())) {
-      absl::Status held = roots_.Hold(*path);
-      if (!held.ok()) {
-        log_.Error("no-root", {{"path", entry.path},
-                               {"why", std::string(held.message())}});
-      }
-    }
+    if (absl::IsNotFound(roots_.Find(*path).status())) Hold(*path);
     paths.push_back(Understand(entry));
     log_.Debug("queued", {{"path", entry.path}, {"source", entry.source}});
   }
-  return queue_.Accept(paths, derivations, inbox_ids);
+  NIXQ_RETURN_IF_ERROR(queue_.Accept(paths, derivations, inbox_ids));
+  // Only now, since some of it may have been wanted by another entry.
+  RemoveUnneeded(left_out);
+  return absl::OkStatus();
 }
 
-absl::StatusOr<size_t> Intake::TakeInbox() {
+absl::StatusOr<size_t> Intake::TakeInbox(GoOn go_on) {
   size_t taken = 0;
   while (true) {
     NIXQ_ASSIGN_OR_RETURN(std::vector<InboxEntry> entries,
@@ -97,11 +124,11 @@ absl::StatusOr<size_t> Intake::TakeInbox() {
     if (entries.empty()) return taken;
     NIXQ_RETURN_IF_ERROR(Accept(entries, /*from_inbox=*/true));
     taken += entries.size();
-    if (entries.size() < kEntriesAtOnce) return taken;
+    if (entries.size() < kEntriesAtOnce || !go_on()) return taken;
   }
 }
 
-absl::StatusOr<size_t> Intake::TakeSpool() {
+absl::StatusOr<size_t> Intake::TakeSpool(GoOn go_on) {
   size_t taken = 0;
   while (true) {
     NIXQ_ASSIGN_OR_RETURN(SpoolListing listing,
@@ -117,11 +144,11 @@ absl::StatusOr<size_t> Intake::TakeSpool() {
                 {{"file", file.file},
                  {"paths", static_cast<uint64_t>(file.entries.size())}});
     }
-    if (listing.files.size() < kSpoolFilesAtOnce) return taken;
+    if (listing.files.size() < kSpoolFilesAtOnce || !go_on()) return taken;
   }
 }
 
-absl::StatusOr<size_t> Intake::AdoptRoots() {
+absl::StatusOr<size_t> Intake::AdoptRoots(GoOn go_on) {
   NIXQ_ASSIGN_OR_RETURN(GcRootListing listing, roots_.List());
   for (const StrangeEntry& strange : listing.strange) {
     log_.Warning("strange-root", {{"name", strange.name},
@@ -141,24 +168,27 @@ absl::StatusOr<size_t> Intake::AdoptRoots() {
   }
   if (!config_.roots_adopt) return 0;
   NIXQ_ASSIGN_OR_RETURN(std::vector<bool> known, queue_.Known(names));
+  size_t adopted = 0;
   std::vector<InboxEntry> entries;
   for (size_t i = 0; i < names.size(); ++i) {
-    if (known[i] || listing.roots[i].dangling) continue;
-    InboxEntry entry;
-    entry.path = names[i];
-    entry.source = "root";
-    entry.created_unix_ms = absl::ToUnixMillis(clock_.Now());
-    entries.push_back(std::move(entry));
-  }
-  if (!entries.empty()) {
+    if (!known[i] && !listing.roots[i].dangling) {
+      InboxEntry entry;
+      entry.path = names[i];
+      entry.source = "root";
+      entry.created_unix_ms = absl::ToUnixMillis(clock_.Now());
+      entries.push_back(std::move(entry));
+    }
+    if (entries.size() < kEntriesAtOnce && i + 1 < names.size()) continue;
     NIXQ_RETURN_IF_ERROR(Accept(entries, /*from_inbox=*/false));
-    log_.Info("roots-adopted",
-              {{"count", static_cast<uint64_t>(entries.size())}});
+    adopted += entries.size();
+    entries.clear();
+    if (i + 1 < names.size() && !go_on()) break;
   }
-  return entries.size();
+  if (adopted > 0) log_.Info("roots-adopted", {{"count", adopted}});
+  return adopted;
 }
 
-absl::Status Intake::RemakeHolds() {
+absl::Status Intake::RemakeHolds(GoOn go_on) {
   int64_t after = 0;
   while (true) {
     NIXQ_ASSIGN_OR_RETURN(std::vector<Queue::PathRow> rows,
@@ -169,9 +199,9 @@ absl::Status Intake::RemakeHolds() {
       if (!path.ok()) continue;
       if (!absl::IsNotFound(roots_.Find(*path).status())) continue;
       log_.Warning("root-made-again", {{"path", row.path}});
-      NIXQ_RETURN_IF_ERROR(roots_.Hold(*path));
+      Hold(*path);
     }
-    if (rows.size() < kEntriesAtOnce) return absl::OkStatus();
+    if (rows.size() < kEntriesAtOnce || !go_on()) return absl::OkStatus();
   }
 }
 

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "queued/config.h"
@@ -25,21 +26,30 @@ class Intake {
   Intake(const Config& config, const StoreDir& store_dir, Queue& queue,
          GcRoots& roots, Log& log, Clock& clock);
 
-  // Accepts everything that the inbox has. Returns how many entries.
-  absl::StatusOr<size_t> TakeInbox();
+  // All four work in pieces. Between two of them, when there may be more, they
+  // ask whether to go on, and otherwise leave it at that.
+  using GoOn = absl::FunctionRef<bool()>;
+  static bool ToTheEnd() { return true; }
+
+  // Accepts what the inbox has. Returns how many entries.
+  absl::StatusOr<size_t> TakeInbox(GoOn go_on = ToTheEnd);
   // Moves spool files into the queue. Returns how many entries.
-  absl::StatusOr<size_t> TakeSpool();
+  absl::StatusOr<size_t> TakeSpool(GoOn go_on = ToTheEnd);
   // Enqueues roots that the queue has never heard of, and reports dangling
-  // ones and strangers.
-  absl::StatusOr<size_t> AdoptRoots();
-  // Makes the roots of held paths that have none (lost in a power cut).
-  absl::Status RemakeHolds();
+  // ones and strangers. Returns how many.
+  absl::StatusOr<size_t> AdoptRoots(GoOn go_on = ToTheEnd);
+  // Makes the roots of held paths that have none (lost in a power cut). One
+  // that cannot be made is logged.
+  absl::Status RemakeHolds(GoOn go_on = ToTheEnd);
 
   // A path as the queue is to have it, its deriver's system looked up.
   NewPath Understand(const InboxEntry& entry) const;
 
  private:
   absl::Status Accept(const std::vector<InboxEntry>& entries, bool from_inbox);
+  bool LeftOut(const InboxEntry& entry) const;
+  void Hold(const StorePath& path);
+  void RemoveUnneeded(const std::vector<StorePath>& paths);
   std::string SystemOf(const std::string& deriver) const;
 
   const Config& config_;

@@ -125,6 +125,60 @@ class Intake(IntakeCase):
         self.wait_until(lambda: os.path.islink(link), "the root")
         self.assertEqual(path, os.readlink(link))
 
+    def test_a_root_that_cannot_be_made_stops_nothing(self):
+        self.queue.tables["target"] = [
+            {"name": "away", "url": f"http://127.0.0.1:{nginx.free_port()}"}]
+        self.queue.write_config()
+        first, second = self.build("first"), self.build("second")
+        self.queue.run_hook([first, second])
+        self.queue.start()
+        self.queue.wait_for_rows("SELECT 1 FROM paths WHERE root = 'hold'",
+                                 "the holds")
+        self.queue.stop()
+        links = [os.path.join(self.nix.roots_dir, os.path.basename(path))
+                 for path in (first, second)]
+        for link in links:
+            os.unlink(link)
+        with open(links[0], "w", encoding="ascii") as file:
+            file.write("mine")
+        self.queue.start()
+        self.assertIn("no-root", self.queue.log())
+        self.assertTrue(os.path.isfile(links[0]))
+        self.assertTrue(os.path.islink(links[1]))
+
+    def inbox(self, kind, path, named):
+        """An entry as a hook writes it."""
+        with sqlite3.connect(os.path.join(self.queue.state_dir,
+                                          "queue.db")) as database:
+            database.execute(
+                "INSERT INTO inbox (kind, path, named, created_unix_ms) "
+                "VALUES (?, ?, ?, 1)", (kind, path, named))
+        database.close()
+
+    def test_what_nix_did_not_name(self):
+        """Its root goes, unless something else needs it."""
+        self.queue.tables["target"] = [
+            {"name": "away", "url": f"http://127.0.0.1:{nginx.free_port()}"}]
+        self.queue.tables[""]["outputs"] = "named"
+        self.queue.write_config()
+        wanted, unwanted = self.build("wanted"), self.build("unwanted")
+        self.queue.run_hook([wanted])
+        self.queue.start()
+        self.queue.wait_for_rows("SELECT 1 FROM jobs", "the job")
+        links = [self.root(path) for path in (wanted, unwanted)]
+        for path in (wanted, unwanted):
+            self.inbox("output", path, 0)
+        self.inbox("derivation", f"{self.nix.store_dir}/"
+                   "0123456789abcdfghijklmnpqrsvwxyz-x.drv", 0)
+        self.queue.reload()  # looks into the inbox, too
+        self.queue.run_hook([])
+        self.queue.ctl("retry", wanted)
+        self.wait_until(lambda: not os.path.lexists(links[1]),
+                        "the root to go", detail=self.queue.log_tail)
+        self.assertTrue(os.path.islink(links[0]))
+        self.assertEqual(0, self.queue.value(
+            "SELECT count(*) FROM derivations"))
+
     def test_systems_whose_roots_go(self):
         self.queue.tables["roots"]["systems"] = ["no-system"]
         self.queue.write_config()
