@@ -64,6 +64,8 @@ struct TargetConfig {
   std::string remote_roots_directory = "/nix/var/nix/gcroots/arm-cache";
   int batch_paths = 500;
   uint64_t batch_bytes = 4ull << 30;  // of NARs
+
+  bool operator==(const TargetConfig&) const = default;
 };
 
 struct Config {
@@ -108,6 +110,8 @@ struct Config {
   std::string http_proxy;
   std::string https_proxy;
   std::string no_proxy;
+
+  bool operator==(const Config&) const = default;
 };
 
 // What defaults depend on: variables by name, whether we are root, and the

@@ -47,28 +47,26 @@ class Daemon {
  public:
   enum class End {
     kStopped,
-    kReload,  // next_config() is what to start again with
-    kStuck,   // stopped, but a worker does not come back: leave at once
+    kReload,         // next_config() is what to start again with
+    kStuck,          // stopped, but a worker does not come back: leave at once
+    kStuckAtReload,  // likewise, and another process is to go on
   };
 
   // Opens the queue, reads the keys, takes in what has come while no daemon
   // ran, makes lost roots again and frees what a dead daemon had claimed. The
   // caller holds the lock of the state directory.
-  // Errors: those of Queue::Open, key files, the roots directory.
+  // Errors: those of Queue::Open, key files, the roots directory; CANCELLED: a
+  // signal to stop has come.
   static absl::StatusOr<std::unique_ptr<Daemon>> Start(
       Config config, Surroundings surroundings, DaemonParts parts);
   ~Daemon();
 
   // Works until a signal ends it: stops claiming, aborts what is under way,
-  // writes every row, within two seconds.
+  // writes every row, within two seconds. A queue.db that is not the one that
+  // is open any more ends it too, as a reload of the same configuration.
   End Run();
 
   Config next_config() { return std::move(*next_config_); }
-
-  // Whether a daemon could start with this configuration: keys are readable,
-  // the state directory is the same.
-  static absl::Status CheckReload(const Config& old_config,
-                                  const Config& new_config);
 
  private:
   Daemon(Config config, Surroundings surroundings, DaemonParts parts,
@@ -77,12 +75,22 @@ class Daemon {
 
   // daemon.cc: the loop.
   absl::Status Open();
+  absl::Status OpenTargets();
+  absl::Status TakeInWhatCame();
+  void AskForStore();
+  bool GoOnStarting();
   End Stop(End end);
   std::optional<End> HandleSignals();
-  void Wait(absl::Time now);
-  void Tick(absl::Time now);
+  void NoticeClock(absl::Time now, absl::Duration elapsed);
+  void FeedWatchdog(absl::Duration elapsed);
+  bool QueueRests(absl::Duration elapsed);
+  void Work(absl::Time now, absl::Duration elapsed);
+  absl::Duration TimeToWait(absl::Time now, absl::Duration elapsed);
+  void Wait(absl::Duration at_most);
+  void Tick(absl::Time now, absl::Duration elapsed);
   void TakeInEverything();
   void Say(std::string_view event, const absl::Status& status);
+  bool Wrote(std::string_view event, const absl::Status& status);
   std::string StatusLine() const;
   LiveStatus Live();
 
@@ -97,12 +105,16 @@ class Daemon {
   void StartShow(Action action);
   void StartCopy(Action action);
   void ResolveDerivations();
-  void FinishDerivation(
-      const PendingDerivation& derivation,
-      const absl::StatusOr<std::map<std::string, std::optional<StorePath>>>&
-          outputs);
-  bool Flush(absl::Time now);
-  void EndHolds();
+  using Outputs =
+      absl::StatusOr<std::map<std::string, std::optional<StorePath>>>;
+  void FinishDerivations(
+      const std::vector<std::pair<PendingDerivation, Outputs>>& resolved);
+  bool FinishDerivation(const PendingDerivation& derivation,
+                        const Outputs& outputs);
+  bool KeepDerivation(const PendingDerivation& derivation,
+                      std::vector<NewPath> paths, const absl::Status& why);
+  void Flush(absl::Time now);
+  bool EndHolds();
   void LogNote(const Scheduler::Note& note);
   void LogHealth(const TargetRow& row);
   void Prune(absl::Time now);
@@ -129,20 +141,31 @@ class Daemon {
   std::unique_ptr<WorkerPool> pool_;
 
   std::vector<Settlement> unsettled_;
+  std::map<int64_t, TargetRow> unsaved_health_;
   std::map<int64_t, TargetHealth> said_health_;
   std::optional<Config> next_config_;
   std::string nix_description_;
-  const absl::Time started_;
+  const std::string files_stamp_;
+  Signals::Pending signals_;  // taken, and not yet handled
   uint64_t sent_bytes_ = 0;
   int64_t sent_paths_ = 0;
   bool resolving_ = false;
   bool stopping_ = false;
+  bool look_ = false;  // there may be more to take in
   std::optional<absl::Time> next_due_;
-  absl::Time next_tick_;
-  absl::Time next_housekeeping_;
-  absl::Time next_prune_;
-  absl::Time next_watchdog_;
-  absl::Time flush_again_at_;
+  // What was said last of each event that went wrong, and when.
+  std::map<std::string, std::pair<std::string, absl::Duration>, std::less<>>
+      said_;
+
+  // By the clock that does not jump.
+  const absl::Duration started_;
+  absl::Duration clock_offset_;  // the wall clock's from that
+  absl::Duration next_tick_;
+  absl::Duration next_housekeeping_;
+  absl::Duration next_prune_;
+  absl::Duration next_watchdog_;
+  // The queue could not be written: nothing is tried with it until then.
+  std::optional<absl::Duration> queue_again_at_;
 };
 
 }  // namespace nixq

@@ -10,13 +10,17 @@ namespace nixq {
 namespace {
 
 constexpr size_t kDerivationsAtOnce = 50;
-constexpr absl::Duration kFlushRetry = absl::Seconds(1);
+constexpr absl::Duration kSettleAgain = absl::Seconds(1);
 
 }  // namespace
 
 void Daemon::StartActions(absl::Time now) {
   if (stopping_) return;
   for (Action& action : scheduler_.Next(now)) {
+    if (action.kind == Action::Kind::kClaim && queue_again_at_.has_value()) {
+      scheduler_.NotClaimed(action.target_id);
+      continue;
+    }
     switch (action.kind) {
       case Action::Kind::kClaim:
         StartClaim(action);
@@ -40,10 +44,12 @@ void Daemon::StartClaim(const Action& action) {
   absl::StatusOr<std::vector<ClaimedJob>> jobs =
       queue_.Claim(action.target_id, action.limit,
                    parts_.clock.Now() + kLeaseLength, action.order);
-  Say("claim", jobs.status());
-  const size_t count = jobs.ok() ? jobs->size() : 0;
-  scheduler_.Claimed(action.target_id, action.limit, count);
-  if (count > 0) {
+  if (!Wrote("claim", jobs.status())) {
+    scheduler_.NotClaimed(action.target_id);
+    return;
+  }
+  scheduler_.Claimed(action.target_id, action.limit, jobs->size());
+  if (!jobs->empty()) {
     StartPlan(TargetOf(action.target_id), action.started, *std::move(jobs));
   }
 }
@@ -93,11 +99,17 @@ void Daemon::FinishPlan(int64_t target_id, absl::Time started,
       references.push_back(std::move(path));
     }
     absl::StatusOr<std::vector<Queue::ReferenceClaim>> claimed =
-        queue_.ClaimReferences(target_id, references, now + kLeaseLength);
+        absl::UnavailableError("the queue could not be written just now");
+    if (!queue_again_at_.has_value()) {
+      claimed =
+          queue_.ClaimReferences(target_id, references, now + kLeaseLength);
+    }
     if (claimed.ok()) {
       claims = *std::move(claimed);
     } else {
-      Say("claim-references", claimed.status());
+      if (!queue_again_at_.has_value()) {
+        Wrote("claim-references", claimed.status());
+      }
       plan = Plan{};
       plan.status = claimed.status();
       plan.store_failed = true;
@@ -193,8 +205,6 @@ void Daemon::ResolveDerivations() {
   if (!due.ok() || due->empty()) return;
   resolving_ = true;
   pool_->Run([this, due = *std::move(due)] {
-    using Outputs =
-        absl::StatusOr<std::map<std::string, std::optional<StorePath>>>;
     std::vector<std::pair<PendingDerivation, Outputs>> resolved;
     for (const PendingDerivation& derivation : due) {
       absl::StatusOr<StorePath> path = store_dir_.ParsePath(derivation.path);
@@ -213,87 +223,140 @@ void Daemon::ResolveDerivations() {
       resolved.emplace_back(derivation, std::move(outputs));
     }
     mailbox_.Post([this, resolved = std::move(resolved)] {
-      resolving_ = false;
-      for (const auto& [derivation, outputs] : resolved) {
-        FinishDerivation(derivation, outputs);
-      }
-      scheduler_.Poke();
+      FinishDerivations(resolved);
     });
   });
 }
 
-void Daemon::FinishDerivation(
-    const PendingDerivation& derivation,
-    const absl::StatusOr<std::map<std::string, std::optional<StorePath>>>&
-        outputs) {
-  const absl::Time now = parts_.clock.Now();
-  std::vector<NewPath> paths;
-  std::string why;
-  if (outputs.ok()) {
-    for (const auto& [name, output] : *outputs) {
-      if (!output.has_value()) continue;
-      Say("no-root", Annotate(roots_.Hold(*output), derivation.path));
-      InboxEntry entry;
-      entry.path = store_dir_.Print(*output);
-      entry.deriver = derivation.path;
-      entry.source = derivation.source;
-      paths.push_back(intake_.Understand(entry));
+void Daemon::FinishDerivations(
+    const std::vector<std::pair<PendingDerivation, Outputs>>& resolved) {
+  bool all_rooted = true;
+  for (const auto& [derivation, outputs] : resolved) {
+    if (queue_again_at_.has_value()) {
+      all_rooted = false;
+      look_ = true;  // it stays due
+      break;
     }
-    if (paths.empty()) why = "none of its outputs is built";
-  } else if (absl::IsNotFound(outputs.status())) {
-    log_.Error("derivation-gone",
-               {{"path", derivation.path},
-                {"why", std::string(outputs.status().message())}});
-    Say("derivations", queue_.ResolveDerivation(derivation.id, {}));
-    return;
-  } else {
-    why = std::string(outputs.status().message());
+    all_rooted &= FinishDerivation(derivation, outputs);
   }
-  if (why.empty()) {
-    log_.Info("derivation-resolved",
-              {{"path", derivation.path},
-               {"outputs", static_cast<uint64_t>(paths.size())}});
-    Say("derivations", queue_.ResolveDerivation(derivation.id, paths));
+  scheduler_.Poke();
+  if (!all_rooted) {
+    resolving_ = false;
     return;
   }
+  // Their own roots hold them now.
+  pool_->Run([this] {
+    store_->DropTempRoots();
+    mailbox_.Post([this] {
+      resolving_ = false;
+      ResolveDerivations();
+    });
+  });
+}
+
+// Whether its outputs have roots, and it is written that they are to go.
+bool Daemon::FinishDerivation(const PendingDerivation& derivation,
+                              const Outputs& outputs) {
+  if (!outputs.ok()) return KeepDerivation(derivation, {}, outputs.status());
+  std::vector<NewPath> paths;
+  std::string unknown;
+  bool rooted = true;
+  for (const auto& [name, output] : *outputs) {
+    if (!output.has_value()) {
+      unknown += (unknown.empty() ? "" : ", ") + name;
+      continue;
+    }
+    if (absl::Status held = roots_.Hold(*output); !held.ok()) {
+      Say("no-root", Annotate(held, derivation.path));
+      rooted = false;
+    }
+    InboxEntry entry;
+    entry.path = store_dir_.Print(*output);
+    entry.deriver = derivation.path;
+    entry.source = derivation.source;
+    paths.push_back(intake_.Understand(entry));
+  }
+  if (!unknown.empty() || paths.empty()) {
+    return KeepDerivation(derivation, std::move(paths),
+                          absl::UnavailableError(
+                              unknown.empty() ? "it has no outputs"
+                                              : "not built: " + unknown)) &&
+           rooted;
+  }
+  if (!Wrote("derivations", queue_.ResolveDerivation(derivation.id, paths))) {
+    return false;
+  }
+  log_.Info("derivation-resolved",
+            {{"path", derivation.path},
+             {"outputs", static_cast<uint64_t>(paths.size())}});
+  return rooted;
+}
+
+// It stays in the queue, with the reason, until all its outputs are known or
+// somebody forgets it; `paths`, those that are, need not wait for that.
+bool Daemon::KeepDerivation(const PendingDerivation& derivation,
+                            std::vector<NewPath> paths,
+                            const absl::Status& why) {
+  const int attempt = derivation.attempts + 1;
+  if (attempt > 1 && !paths.empty()) {
+    // What was accepted the first time is not to be sent at each.
+    std::vector<std::string> names;
+    for (const NewPath& path : paths) names.push_back(path.path);
+    absl::StatusOr<std::vector<bool>> known = queue_.Known(names);
+    if (!Wrote("derivations", known.status())) return false;
+    size_t i = 0;
+    std::erase_if(paths, [&](const NewPath&) { return (*known)[i++]; });
+  }
+  const bool gone = absl::IsNotFound(why);
+  const LogLevel level = !gone          ? LogLevel::kWarning
+                         : attempt == 1 ? LogLevel::kError
+                                        : LogLevel::kDebug;
+  log_.Write(level, gone ? "derivation-gone" : "derivation-waits",
+             {{"path", derivation.path},
+              {"attempt", attempt},
+              {"why", std::string(why.message())}});
   const absl::Duration delay =
       Backoff(RetryPolicy{config_.retry_min_delay, config_.retry_max_delay,
                           config_.retry_max_attempts},
-              derivation.attempts + 1, parts_.random.NextUnit(), std::nullopt);
-  log_.Warning("derivation-waits", {{"path", derivation.path},
-                                    {"attempt", derivation.attempts + 1},
-                                    {"why", why}});
-  Say("derivations", queue_.DelayDerivation(derivation.id, now + delay, why));
+              attempt, parts_.random.NextUnit(), std::nullopt);
+  return Wrote("derivations",
+               queue_.DelayDerivation(derivation.id, parts_.clock.Now() + delay,
+                                      std::string(why.message()), paths));
 }
 
 // --- Writing down -----------------------------------------------------------
 
-bool Daemon::Flush(absl::Time now) {
+void Daemon::Flush(absl::Time now) {
   std::vector<Settlement> fresh = scheduler_.TakeSettlements();
   unsettled_.insert(unsettled_.end(), std::make_move_iterator(fresh.begin()),
                     std::make_move_iterator(fresh.end()));
   for (const Scheduler::Note& note : scheduler_.TakeNotes()) LogNote(note);
-  if (!unsettled_.empty()) {
-    if (now < flush_again_at_) return false;
-    absl::Status status = queue_.Settle(unsettled_);
-    if (!status.ok()) {
-      Say("settle", status);
-      flush_again_at_ = now + kFlushRetry;
-      return false;
-    }
-    unsettled_.clear();
-    EndHolds();
-  }
   for (const TargetRow& row : scheduler_.TakeHealth(now)) {
     LogHealth(row);
-    Say("targets", queue_.SaveTargetHealth(row));
+    unsaved_health_[row.id] = row;
   }
-  return true;
+  if (!unsettled_.empty()) {
+    if (!Wrote("settle", queue_.Settle(unsettled_))) {
+      queue_again_at_ = parts_.clock.Elapsed() + kSettleAgain;
+      return;
+    }
+    unsettled_.clear();
+    if (!EndHolds() && queue_again_at_.has_value()) return;
+  }
+  while (!unsaved_health_.empty()) {
+    if (!Wrote("targets",
+               queue_.SaveTargetHealth(unsaved_health_.begin()->second)) &&
+        queue_again_at_.has_value()) {
+      return;
+    }
+    unsaved_health_.erase(unsaved_health_.begin());
+  }
 }
 
-void Daemon::EndHolds() {
+bool Daemon::EndHolds() {
   const PinPolicy policy = {config_.roots_enabled, config_.roots_systems};
-  Say("roots", EndFinishedHolds(queue_, roots_, store_dir_, policy).status());
+  return Wrote("roots",
+               EndFinishedHolds(queue_, roots_, store_dir_, policy).status());
 }
 
 void Daemon::LogNote(const Scheduler::Note& note) {
@@ -374,12 +437,12 @@ void Daemon::Prune(absl::Time now) {
   }
   for (auto& [id, target] : targets_) {
     if (!target->config().pin_remote) continue;
-    pool_->Run([this, &target = *target] {
-      absl::Status status = target.Prepare(cancel_);
+    pool_->Run([this, &remote = *target] {
+      absl::Status status = remote.Prepare(cancel_);
       absl::StatusOr<int> removed =
-          status.ok() ? target.ssh().PruneRemote(config_.roots_max_age, cancel_)
+          status.ok() ? remote.ssh().PruneRemote(config_.roots_max_age, cancel_)
                       : absl::StatusOr<int>(status);
-      mailbox_.Post([this, name = target.config().name, removed] {
+      mailbox_.Post([this, name = remote.config().name, removed] {
         Say("prune-remote", Annotate(removed.status(), name));
         if (removed.ok()) {
           log_.Info("prune-remote", {{"target", name}, {"removed", *removed}});

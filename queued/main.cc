@@ -1,4 +1,5 @@
 // queued: the daemon's command line, and what outlives a reload.
+#include <poll.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -7,10 +8,13 @@
 #include <cstdlib>
 #include <exception>
 #include <memory>
+#include <optional>
 #include <string>
+#include <utility>
 
 #include "queued/config.h"
 #include "queued/daemon.h"
+#include "queued/reload.h"
 #include "queued/sockets.h"
 #include "queued/surroundings_check.h"
 #include "storage/base/process.h"
@@ -51,13 +55,101 @@ absl::StatusOr<Config> Load(const Arguments& arguments,
 // gives the directory, from which later ones have it, to the readers' group.
 absl::StatusOr<std::unique_ptr<Daemon>> StartDaemon(
     Config config, const Surroundings& surroundings, const DaemonParts& parts) {
-  if (!config.reader_group.empty()) {
-    absl::StatusOr<gid_t> group = GroupNumber(config.reader_group);
-    if (!group.ok()) return Annotate(group.status(), "reader-group");
+  NIXQ_ASSIGN_OR_RETURN(std::optional<uint32_t> group, ReaderGroup(config));
+  if (group.has_value()) {
     NIXQ_RETURN_IF_ERROR(
         Annotate(ShareStatusSocket(config.state_dir, *group), "reader-group"));
   }
   return Daemon::Start(std::move(config), surroundings, parts);
+}
+
+// Whatever keeps the daemon from starting may pass.
+constexpr int kPauseMs = 5000;
+
+// Starts daemons, over any number of reloads.
+class Server {
+ public:
+  Server(const DaemonParts& parts, FdLog& log, const Surroundings& surroundings,
+         Config config)
+      : parts_(parts),
+        log_(log),
+        surroundings_(surroundings),
+        config_(std::move(config)) {}
+
+  // Returns the exit code of the process.
+  int Run();
+
+ private:
+  // What to do when no daemon has started: nullopt is to try config_ (which
+  // may be another now), otherwise the exit code.
+  std::optional<int> AfterFailure(const absl::Status& status);
+  // False: somebody wants the end.
+  bool Pause();
+
+  const DaemonParts& parts_;
+  FdLog& log_;
+  const Surroundings& surroundings_;
+  Config config_;                 // to start with
+  std::optional<Config> proven_;  // what a daemon has run with
+};
+
+std::optional<int> Server::AfterFailure(const absl::Status& status) {
+  // Somebody has locked the queue: that passes.
+  const bool passes = absl::IsUnavailable(status);
+  const bool on_trial = proven_.has_value() && *proven_ != config_;
+  const bool go_on = passes || proven_.has_value();
+  log_.Error("start-failed",
+             {{"code", CodeName(status.code())},
+              {"why", std::string(status.message())},
+              {"hint", !go_on                ? "the daemon ends"
+                       : passes || !on_trial ? "it is tried again"
+                                             : "the configuration before it "
+                                               "is taken up again"}});
+  if (!go_on) return kFailed;
+  if (on_trial && !passes) {
+    config_ = *proven_;
+    return std::nullopt;
+  }
+  return Pause() ? std::nullopt : std::optional<int>(EXIT_SUCCESS);
+}
+
+bool Server::Pause() {
+  parts_.notifier.StillStarting();
+  pollfd wait = {parts_.signals.fd(), POLLIN, 0};
+  poll(&wait, 1, kPauseMs);
+  const Signals::Pending came = parts_.signals.Take();
+  if (came.reload) {
+    absl::StatusOr<Config> config = parts_.load_config();
+    if (config.ok()) config_ = *std::move(config);
+  }
+  return !came.stop;
+}
+
+int Server::Run() {
+  while (true) {
+    log_.set_threshold(config_.log_level);
+    absl::StatusOr<std::unique_ptr<Daemon>> daemon =
+        StartDaemon(config_, surroundings_, parts_);
+    if (absl::IsCancelled(daemon.status())) return EXIT_SUCCESS;
+    if (!daemon.ok()) {
+      if (std::optional<int> end = AfterFailure(daemon.status())) return *end;
+      continue;
+    }
+    proven_ = config_;
+    switch ((*daemon)->Run()) {
+      case Daemon::End::kStopped:
+        return EXIT_SUCCESS;
+      case Daemon::End::kStuck:
+        // A thread hangs in the kernel; every row is right, so go.
+        _exit(EXIT_SUCCESS);
+      case Daemon::End::kStuckAtReload:
+        // The service manager starts another one.
+        _exit(kFailed);
+      case Daemon::End::kReload:
+        config_ = (*daemon)->next_config();
+        break;
+    }
+  }
 }
 
 // The whole life of a daemon with its sockets, over any number of reloads.
@@ -88,27 +180,7 @@ int Serve(const Arguments& arguments, Config config,
       .wake_fd = wake.get(),
       .status_fd = status_socket->get(),
       .load_config = [&] { return Load(arguments, surroundings); }};
-  while (true) {
-    absl::StatusOr<std::unique_ptr<Daemon>> daemon =
-        StartDaemon(std::move(config), surroundings, parts);
-    if (!daemon.ok()) {
-      log.Error("start-failed",
-                {{"code", CodeName(daemon.status().code())},
-                 {"why", std::string(daemon.status().message())}});
-      return kFailed;
-    }
-    switch ((*daemon)->Run()) {
-      case Daemon::End::kStopped:
-        return EXIT_SUCCESS;
-      case Daemon::End::kStuck:
-        // A thread hangs in the kernel; every row is right, so go.
-        _exit(EXIT_SUCCESS);
-      case Daemon::End::kReload:
-        config = (*daemon)->next_config();
-        log.set_threshold(config.log_level);
-        break;
-    }
-  }
+  return Server(parts, log, surroundings, std::move(config)).Run();
 }
 
 int Main(int argc, char** argv) {
@@ -146,6 +218,11 @@ int Main(int argc, char** argv) {
            config->targets.size(), config->targets.size() == 1 ? "" : "s");
     if (const std::string trouble = RootsTrouble(*config); !trouble.empty()) {
       fprintf(stderr, "queued: warning: %s\n", trouble.c_str());
+    }
+    // Only the machine that it is for can tell, and this may be another one.
+    if (absl::Status group = ReaderGroup(*config).status(); !group.ok()) {
+      fprintf(stderr, "%s: warning: on this machine, %s\n",
+              config->file.c_str(), std::string(group.message()).c_str());
     }
     return EXIT_SUCCESS;
   }

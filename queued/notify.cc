@@ -66,6 +66,9 @@ void Notifier::Status(std::string_view status) {
 void Notifier::Reloading() const { Send("RELOADING=1"); }
 void Notifier::Stopping() const { Send("STOPPING=1\nSTATUS=Stopping"); }
 void Notifier::Watchdog() const { Send("WATCHDOG=1"); }
+void Notifier::StillStarting() const {
+  Send("EXTEND_TIMEOUT_USEC=300000000\nWATCHDOG=1");
+}
 
 int InheritedWakeSocket() {
   const std::string count = TakeEnvironmentVariable("LISTEN_FDS");

@@ -23,6 +23,8 @@ class Notifier {
   void Reloading() const;
   void Stopping() const;
   void Watchdog() const;
+  // Starting takes its time: more of it, and a sign of life.
+  void StillStarting() const;
   // How often Watchdog() is wanted; nullopt: not at all.
   std::optional<absl::Duration> watchdog_interval() const {
     return watchdog_interval_;

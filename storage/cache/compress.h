@@ -17,6 +17,7 @@ enum class Compression { kNone, kZstd, kXz };
 struct CompressionSettings {
   Compression method = Compression::kZstd;
   std::optional<int> level;  // zstd 1 to 19 (default 3), xz 0 to 9 (6)
+  bool operator==(const CompressionSettings&) const = default;
 };
 
 // "none", "zstd", "xz": the narinfo's Compression field; nullopt for others.

@@ -179,6 +179,42 @@ class Intake(IntakeCase):
         self.assertEqual(0, self.queue.value(
             "SELECT count(*) FROM derivations"))
 
+    def test_a_derivation_that_is_gone_stays_to_be_seen(self):
+        drv = (f"{self.nix.store_dir}/"
+               "0123456789abcdfghijklmnpqrsvwxyz-gone.drv")
+        self.queue.start()
+        self.queue.stop()
+        self.inbox("derivation", drv, 1)
+        self.queue.start()
+        self.queue.wait_for_rows(
+            "SELECT 1 FROM queue WHERE state = 'derivation' AND last_error "
+            "LIKE '%not in the store%' AND path LIKE '%gone.drv'",
+            "the reason in the queue")
+        self.assertIn("derivation-gone", self.queue.log())
+
+    def test_content_addressed_outputs_can_be_collected_afterwards(self):
+        expression = private_nix.derivation(
+            "ca", f"echo {self.salt} > $out", __contentAddressed="true",
+            outputHashMode='"recursive"', outputHashAlgo='"sha256"')
+        drv = self.nix.run(["nix-instantiate", "-E",
+                            expression]).stdout.strip()
+        self.nix.run(["nix-store", "--realise", drv])
+        self.queue.start()
+        self.queue.stop()
+        self.inbox("derivation", drv, 1)
+        self.queue.start()
+        self.queue.wait_for_rows("SELECT 1 FROM jobs", "the output's job")
+        self.queue.wait()
+        path = self.queue.value("SELECT path FROM paths")
+        self.assert_whole(self.cache, [path])
+        os.unlink(os.path.join(self.nix.roots_dir, os.path.basename(path)))
+
+        def collected():
+            self.nix.collect_garbage()
+            return not self.nix.valid(path)
+        self.wait_until(collected, "the daemon to let go of it",
+                        detail=self.queue.log_tail)
+
     def test_systems_whose_roots_go(self):
         self.queue.tables["roots"]["systems"] = ["no-system"]
         self.queue.write_config()
