@@ -100,6 +100,26 @@ TEST_F(RootsTest, InboxBecomesJobsAndBadEntriesDoNotStopTheOthers) {
   EXPECT_EQ(*intake_->TakeInbox(), 0u);
 }
 
+TEST_F(RootsTest, ALargeInboxIsTakenInByPieces) {
+  std::vector<InboxEntry> entries;
+  for (int i = 0; i < 2500; ++i) {
+    entries.push_back(Entry(TestPath("p" + std::to_string(i))));
+  }
+  PutIntoInbox(entries);
+  int asked = 0;
+  const auto one_piece = [&asked] {
+    ++asked;
+    return false;
+  };
+  const size_t piece = *intake_->TakeInbox(one_piece);
+  EXPECT_LT(piece, 2500u);
+  EXPECT_EQ(asked, 1);
+  EXPECT_EQ(*intake_->TakeInbox(), 2500u - piece);
+  // At the end there is nothing to ask.
+  EXPECT_EQ(*intake_->TakeInbox(one_piece), 0u);
+  EXPECT_EQ(asked, 1);
+}
+
 TEST_F(RootsTest, WhatNixDidNotNameIsLeftOutIfSoConfigured) {
   config_.outputs_named_only = true;
   const StorePath named = MakePath("named");
