@@ -70,7 +70,7 @@ absl::StatusOr<size_t> EndFinishedHolds(Queue& queue, GcRoots& roots,
     std::vector<std::string> paths;
     paths.reserve(unneeded.size());
     for (const Queue::PathRow& row : unneeded) paths.push_back(row.path);
-    std::vector<Queue::RootNeed> needs;
+    std::vector<RootNeed> needs;
     if (!paths.empty()) {
       NIXQ_ASSIGN_OR_RETURN(needs, queue.RootNeeds(paths));
     }
@@ -88,7 +88,7 @@ namespace {
 
 // Why a root stays; "" if nothing keeps it.
 std::string WhyKept(absl::Duration age, absl::Duration max_age,
-                    const Queue::RootNeed& need) {
+                    const RootNeed& need) {
   if (age <= max_age) return "younger than " + DurationText(max_age);
   if (need.open_jobs > 0) {
     return absl::StrFormat("%d open job%s", need.open_jobs,
@@ -131,8 +131,7 @@ absl::StatusOr<PruneReport> PruneRoots(Queue& queue, GcRoots& roots,
   for (const GcRoot& root : listing.roots) {
     paths.push_back(store_dir.Print(root.path));
   }
-  NIXQ_ASSIGN_OR_RETURN(std::vector<Queue::RootNeed> needs,
-                        queue.RootNeeds(paths));
+  NIXQ_ASSIGN_OR_RETURN(std::vector<RootNeed> needs, queue.RootNeeds(paths));
   NIXQ_RETURN_IF_ERROR(
       ForgetUnlinkedPins(queue, roots, store_dir, dry_run, report));
   for (size_t i = 0; i < paths.size(); ++i) {

@@ -233,8 +233,7 @@ absl::StatusOr<bool> KeepKnown(Queue& queue, JobSelection& selection) {
       rest.push_back(path);
       continue;
     }
-    absl::StatusOr<std::vector<Queue::RootNeed>> needs =
-        queue.RootNeeds({path});
+    absl::StatusOr<std::vector<RootNeed>> needs = queue.RootNeeds({path});
     SayOf(path,
           needs.ok() && needs->front().not_taken_in ? kNotTakenIn : kUnknown);
   }

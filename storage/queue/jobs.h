@@ -96,6 +96,15 @@ struct PendingDerivation {
   int attempts = 0;
 };
 
+// What the root of a path is still needed for.
+struct RootNeed {
+  int64_t open_jobs = 0;
+  // A hook or a person has given it, and it is not a job yet: it is in the
+  // inbox or in a spool file, or may be an output of a derivation that is
+  // there or has not been resolved.
+  bool not_taken_in = false;
+};
+
 // Which jobs a person means.
 struct JobSelection {
   std::vector<std::string> paths;     // full store paths; empty: all

@@ -152,16 +152,9 @@ class Queue {
   absl::StatusOr<std::vector<PathRow>> Pins(int64_t after_id, size_t limit);
   absl::Status SetRoot(int64_t path_id, RootState root);
   absl::Status SetRootByPath(const std::string& path, RootState root);
-  // What the root of a path is still needed for.
-  struct RootNeed {
-    int64_t open_jobs = 0;
-    // A hook or a person has given it, and it is not a job yet: it is in the
-    // inbox or in a spool file, or may be an output of a derivation that is
-    // there or has not been resolved.
-    bool not_taken_in = false;
-  };
-  // That of each of these full paths. Errors besides the common ones: a spool
-  // file that cannot be read, since nobody knows what it needs.
+  // What the roots of these full paths are still needed for. Errors besides the
+  // common ones: a spool file that cannot be read, since nobody knows what it
+  // needs.
   absl::StatusOr<std::vector<RootNeed>> RootNeeds(
       const std::vector<std::string>& paths);
 

@@ -161,7 +161,7 @@ absl::Status Queue::SetRootByPath(const std::string& path, RootState root) {
   return update.Bind(path, Name(root)).Run();
 }
 
-absl::StatusOr<std::vector<Queue::RootNeed>> Queue::RootNeeds(
+absl::StatusOr<std::vector<RootNeed>> Queue::RootNeeds(
     const std::vector<std::string>& paths) {
   Database& database = impl_->database;
   // What leaves the spool goes into the database, never the other way: looked
