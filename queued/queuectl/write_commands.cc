@@ -262,8 +262,9 @@ absl::StatusOr<Choice> Choose(const Context& context,
                 nothing_left};
 }
 
-// The jobs that `forget` would remove. Paths without jobs are named, and
-// `complete` tells of them.
+// The jobs that `forget` would remove; one without a target is a derivation of
+// which Nix is asked. Paths without jobs are named, and `complete` tells of
+// them.
 absl::StatusOr<std::vector<JobRow>> Selected(Report& report,
                                              const JobSelection& selection,
                                              bool& complete) {
@@ -280,6 +281,16 @@ absl::StatusOr<std::vector<JobRow>> Selected(Report& report,
     absl::StatusOr<PathReport> found = report.Path(path);
     if (!found.ok() && !absl::IsNotFound(found.status())) {
       return found.status();
+    }
+    const bool asked =
+        found.ok() &&
+        std::any_of(found->arrivals.begin(), found->arrivals.end(),
+                    [](const auto& one) {
+                      return one.place == Arrival::Place::kDerivations;
+                    });
+    if (asked && !selection.target.has_value() && !selection.parked_only) {
+      jobs.emplace_back().path = path;
+      continue;
     }
     if (!found.ok() || (found->jobs.empty() && !found->accepted)) {
       SayOf(path, found.ok() ? kNotTakenIn : kUnknown);
@@ -308,13 +319,16 @@ int RehearseForget(const Context& context, const SelectArguments& arguments) {
   if (!jobs.ok()) return Complain(jobs.status());
   nlohmann::json list = nlohmann::json::array();
   for (const JobRow& job : *jobs) {
-    const std::string state(Name(job.state));
+    const std::string state(job.target.empty()
+                                ? Name(Arrival::Place::kDerivations)
+                                : Name(job.state));
     if (context.json()) {
       list.push_back(
           {{"path", job.path}, {"target", job.target}, {"state", state}});
     } else {
-      printf("would forget %s for %s (%s)\n", job.path.c_str(),
-             job.target.c_str(), state.c_str());
+      const std::string where = job.target.empty() ? "" : " for " + job.target;
+      printf("would forget %s%s (%s)\n", job.path.c_str(), where.c_str(),
+             state.c_str());
     }
   }
   if (context.json()) {

@@ -89,7 +89,7 @@ class Queue {
   absl::Status DelayDerivation(int64_t id, absl::Time next_attempt,
                                const std::string& error_text,
                                const std::vector<NewPath>& paths = {});
-  // Which of these full paths have a row.
+  // Which of these full paths have a row, as path or as derivation.
   absl::StatusOr<std::vector<bool>> Known(
       const std::vector<std::string>& paths);
   // Which of these full paths have an open job, or are held or pinned.
@@ -161,7 +161,8 @@ class Queue {
   // --- People's verbs ------------------------------------------------------
   // Makes parked and waiting jobs due now and clears their error and attempt
   // count; also the jobs blocked by them. Their targets that cannot be reached
-  // or refuse us are tried at once too, unless they are paused.
+  // or refuse us are tried at once too, unless they are paused. A .drv whose
+  // outputs are not known is a job here and below: Nix is asked anew.
   struct Retried {
     int64_t jobs = 0;
     std::vector<std::string> probed;  // names of targets

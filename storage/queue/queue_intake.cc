@@ -197,7 +197,8 @@ absl::StatusOr<std::vector<bool>> Queue::Known(
     const std::vector<std::string>& paths) {
   NIXQ_ASSIGN_OR_RETURN(
       Statement statement,
-      impl_->database.Prepare("SELECT 1 FROM paths WHERE path = ?1"));
+      impl_->database.Prepare("SELECT 1 FROM paths WHERE path = ?1 UNION ALL "
+                              "SELECT 1 FROM derivations WHERE path = ?1"));
   std::vector<bool> known;
   known.reserve(paths.size());
   for (const std::string& path : paths) {

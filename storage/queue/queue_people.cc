@@ -60,6 +60,26 @@ constexpr std::string_view kReviveUnblocked =
     "b.path_id = j.blocked_by AND b.target_id = j.target_id AND "
     "b.state <> 'done'))";
 
+// Derivations go to no target yet, and are never parked.
+constexpr std::string_view kRetryDerivation =
+    "UPDATE derivations SET attempts = 0, next_attempt_unix_ms = 0 "
+    "WHERE path = ?1";
+constexpr std::string_view kForgetDerivation =
+    "DELETE FROM derivations WHERE path = ?1";
+
+absl::StatusOr<int64_t> ChangeDerivations(Database& database,
+                                          std::string_view sql,
+                                          const JobSelection& selection) {
+  int64_t changed = 0;
+  if (selection.target.has_value() || selection.parked_only) return changed;
+  NIXQ_ASSIGN_OR_RETURN(Statement change, database.Prepare(sql));
+  for (const std::string& path : selection.paths) {
+    NIXQ_RETURN_IF_ERROR(change.Bind(path).Run());
+    changed += database.Changes();
+  }
+  return changed;
+}
+
 }  // namespace
 
 absl::StatusOr<std::vector<TargetRow>> Queue::Impl::SelectedTargets(
@@ -89,6 +109,8 @@ absl::StatusOr<Queue::Retried> Queue::Retry(const JobSelection& selection) {
                         impl_->SelectedTargets(selection));
   const int64_t now_ms = impl_->NowMs();
   Retried retried;
+  NIXQ_ASSIGN_OR_RETURN(
+      retried.jobs, ChangeDerivations(database, kRetryDerivation, selection));
   for (const TargetRow& target : targets) {
     int64_t jobs = 0;
     if (selection.paths.empty()) {
@@ -121,6 +143,9 @@ absl::StatusOr<Queue::Forgotten> Queue::Forget(const JobSelection& selection) {
   NIXQ_ASSIGN_OR_RETURN(std::vector<TargetRow> targets,
                         impl_->SelectedTargets(selection));
   Forgotten forgotten;
+  NIXQ_ASSIGN_OR_RETURN(
+      forgotten.jobs,
+      ChangeDerivations(database, kForgetDerivation, selection));
   for (const TargetRow& target : targets) {
     if (selection.paths.empty()) {
       NIXQ_ASSIGN_OR_RETURN(

@@ -191,6 +191,12 @@ class Intake(IntakeCase):
             "LIKE '%not in the store%' AND path LIKE '%gone.drv'",
             "the reason in the queue")
         self.assertIn("derivation-gone", self.queue.log())
+        self.assertEqual(
+            f"would forget {drv} (derivation)\n",
+            self.queue.ctl("forget", "--dry-run", drv).stdout)
+        self.assertEqual("forgot 1 job\n",
+                         self.queue.ctl("forget", drv).stdout)
+        self.queue.wait()
 
     def test_content_addressed_outputs_can_be_collected_afterwards(self):
         expression = private_nix.derivation(

@@ -4,9 +4,8 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
-#include <fstream>
-
 #include <cstdlib>
+#include <fstream>
 
 #include "tests/support/temporary_directory.h"
 

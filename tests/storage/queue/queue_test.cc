@@ -409,6 +409,33 @@ TEST_F(QueueTest, RetryTriesTargetsInTroubleAtOnceUnlessPaused) {
   }
 }
 
+TEST_F(QueueTest, DerivationsAreRetriedAndForgotten) {
+  Configure({"nas"});
+  ASSERT_OK(queue_->Accept({}, {Output("floating.drv")}, {}));
+  ASSERT_OK_AND_ASSIGN(auto due, queue_->DueDerivations(10));
+  ASSERT_OK(queue_->DelayDerivation(due.at(0).id, clock_.Now() + absl::Hours(1),
+                                    "not in the store"));
+  JobSelection selection;
+  selection.paths = {StorePathOf("floating.drv")};
+  ASSERT_OK_AND_ASSIGN(auto known, queue_->Known(selection.paths));
+  EXPECT_THAT(known, ElementsAre(true));
+  ASSERT_OK_AND_ASSIGN(auto retried, queue_->Retry(selection));
+  EXPECT_EQ(retried.jobs, 1);
+  ASSERT_OK_AND_ASSIGN(due, queue_->DueDerivations(10));
+  EXPECT_EQ(due.size(), 1u);
+  // It is no target's, and not parked.
+  selection.target = "nas";
+  ASSERT_OK_AND_ASSIGN(auto forgotten, queue_->Forget(selection));
+  EXPECT_EQ(forgotten.jobs, 0);
+  selection.target.reset();
+  ASSERT_OK_AND_ASSIGN(forgotten, queue_->Forget(selection));
+  EXPECT_EQ(forgotten.jobs, 1);
+  ASSERT_OK_AND_ASSIGN(due, queue_->DueDerivations(10));
+  EXPECT_THAT(due, IsEmpty());
+  ASSERT_OK_AND_ASSIGN(known, queue_->Known(selection.paths));
+  EXPECT_THAT(known, ElementsAre(false));
+}
+
 TEST_F(QueueTest, ForgottenIdsAreNotUsedAgain) {
   Accept({"a"});
   Settlement stale;
