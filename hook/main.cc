@@ -273,6 +273,7 @@ bool Run(steady_clock::time_point start) {
   // Whatever there is to say comes after what there is to do: nobody may be
   // reading.
   Outcome outcome = Keep(*settings, outputs, start);
+  if (outcome.kept) last_words.exit_status = 0;
   std::vector<std::string> lines = settings->problems;
   for (const auto& more : {refused.Lines(), outcome.warnings}) {
     lines.insert(lines.end(), more.begin(), more.end());

@@ -210,7 +210,10 @@ void Scheduler::Planned(int64_t target_id, absl::Time started, absl::Time now,
   }
   store_failures_ = 0;
   store_retry_at_.reset();
-  if (target.limits.flow != TargetLimits::Flow::kBatch) {
+  // Of a target in trouble a plan proves nothing as long as there is something
+  // to send: a server may answer questions and take no uploads.
+  const bool proves = !target.circuit.open() || plan.missing.empty();
+  if (target.limits.flow != TargetLimits::Flow::kBatch && proves) {
     target.circuit.Succeeded(now);
   }
   for (const Plan::Finished& done : plan.finished) {

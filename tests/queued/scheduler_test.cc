@@ -168,6 +168,29 @@ TEST_F(SchedulerTest, AProbeThatIsUnderWayIsWaitedFor) {
   EXPECT_GT(*scheduler_.NextProbe(), now());
 }
 
+// A server that answers questions and takes no uploads: each failure counts,
+// and one upload at a time goes out until one arrives.
+TEST_F(SchedulerTest, AProbeThatHasSomethingToSendHasToSendIt) {
+  PlanMissing({TestInfo("a", 2)});
+  EXPECT_THAT(Next(), ElementsAre("send+show a"));
+  Sent("a", absl::UnavailableError("no uploads"));
+  for (int failures = 2; failures < 5; ++failures) {
+    clock_.Advance(absl::Hours(1));
+    PlanMissing({TestInfo("a", 2), TestInfo("b", 1)});
+    EXPECT_THAT(Next(), ElementsAre("send+show a"));
+    Sent("a", absl::UnavailableError("no uploads"));
+    const std::vector<TargetRow> health = scheduler_.TakeHealth(now());
+    ASSERT_THAT(health, SizeIs(1));
+    EXPECT_EQ(health[0].health, TargetHealth::kUnreachable);
+    EXPECT_EQ(health[0].failures, failures);
+  }
+  clock_.Advance(absl::Hours(1));
+  PlanMissing({TestInfo("a", 2), TestInfo("b", 1)});
+  EXPECT_THAT(Next(), ElementsAre("send+show a"));
+  Sent("a", absl::OkStatus(), absl::OkStatus());
+  EXPECT_THAT(Next(), ElementsAre("send+show b", "claim"));
+}
+
 TEST_F(SchedulerTest, AFullWindowWaitsForNoTime) {
   TargetLimits limits;
   limits.window = 1;
