@@ -161,7 +161,8 @@ class HookTest(unittest.TestCase):
         return sorted(path for (path,) in self.rows("path"))
 
     def spooled(self):
-        """(kind, path, deriver, named, source) of all spool files."""
+        """(kind, path, deriver, named, source) of all spool files, each once:
+        on a busy machine both workers may have left one."""
         directory = os.path.join(self.state, "spool")
         entries = []
         for name in sorted(os.listdir(directory)
@@ -175,7 +176,7 @@ class HookTest(unittest.TestCase):
             for line in lines[1:-2]:
                 kind, path, deriver, named, source, _ = line.split("\t")
                 entries.append((kind, path, deriver, int(named), source))
-        return entries
+        return list(dict.fromkeys(entries))
 
     def spooled_paths(self):
         return sorted(entry[1] for entry in self.spooled())
