@@ -126,13 +126,14 @@ bool AllNamed(const std::vector<std::string>& names,
   });
 }
 
-// A database that cannot be read leaves the question to the daemon.
-void AddRegistered(const HookSettings& settings, BuildOutputs& outputs) {
+// Returns whether the database could be read; if not, more may be missing.
+bool AddRegistered(const HookSettings& settings, BuildOutputs& outputs) {
   absl::StatusOr<std::vector<StorePath>> registered = RegisteredOutputs(
       settings.nix_state_dir, settings.store_dir, *outputs.derivation);
-  if (!registered.ok()) return;
+  if (!registered.ok()) return false;
   outputs.found.insert(outputs.found.end(), registered->begin(),
                        registered->end());
+  return true;
 }
 
 }  // namespace
@@ -172,9 +173,10 @@ void FindOutputs(const HookSettings& settings, BuildOutputs& outputs) {
     }
   }
   if (!text.read || !AllNamed(open_names, outputs)) {
-    AddRegistered(settings, outputs);
-    // Of a .drv that is not there nobody can ask for more.
-    outputs.ask_daemon = text.absent
+    const bool told = AddRegistered(settings, outputs);
+    // Of a .drv that is not there nobody can ask for more, once Nix's database
+    // has told.
+    outputs.ask_daemon = text.absent && told
                              ? outputs.named.empty() && outputs.found.empty()
                              : !text.read || !AllNamed(open_names, outputs);
   }

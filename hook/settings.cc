@@ -83,17 +83,26 @@ std::string_view Parameter(std::string_view query, std::string_view name) {
 }
 
 // Whether `store`, as the setting of that name has it, is a local store with
-// files or state elsewhere than `settings` has them: `/mnt`, `local?root=...`.
-// Whatever names no directories is the store of this machine.
+// files or state elsewhere than `settings` has them: `/mnt`, `local:///mnt`,
+// `local?root=...`. Whatever names no directories is the store of this machine.
+// So is one that is not local, since such a store runs no hooks: it is how a
+// client that may change settings reaches our Nix daemon.
 bool IsElsewhere(std::string_view store, const HookSettings& settings) {
-  std::string_view root;
-  std::string_view query;
-  if (store.starts_with('/')) {
-    root = store.substr(0, store.find('?'));
-  } else if (size_t question = store.find('?'); question != store.npos) {
-    query = store.substr(question + 1);
-    root = Parameter(query, "root");
+  constexpr std::string_view kAuthority = "://";
+  const size_t question = std::min(store.find('?'), store.size());
+  std::string_view root = store.substr(0, question);
+  const std::string_view query =
+      store.substr(std::min(question + 1, store.size()));
+  if (size_t scheme = root.find(kAuthority); scheme != root.npos) {
+    if (!root.starts_with("local")) return false;
+    root.remove_prefix(scheme + kAuthority.size());
+  } else if (root == "daemon") {
+    return false;
+  } else if (!root.starts_with('/')) {
+    root = "";
   }
+  while (root.size() > 1 && root.ends_with('/')) root.remove_suffix(1);
+  if (auto given = Parameter(query, "root"); !given.empty()) root = given;
   const std::string prefix = root == "/" ? "" : std::string(root);
   std::string real = prefix + settings.store_dir.path();
   std::string state = prefix + "/nix/var/nix";

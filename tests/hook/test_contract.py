@@ -270,6 +270,47 @@ class Places(HookTest):
         self.assertEqual(self.paths(), [output] * 3)
 
 
+class Builders(HookTest):
+    """Builds for other machines, whose .drv is not in the store."""
+
+    def setUp(self):
+        super().setUp()
+        self.named = self.add_path("lib")
+        self.other = self.add_path("lib-dev")
+        self.drv = os.path.join(self.store, store_name("lib.drv"))
+        self.nix_database = os.path.join(self.nix_state, "db", "db.sqlite")
+        os.makedirs(os.path.dirname(self.nix_database))
+        connection = sqlite3.connect(self.nix_database)
+        connection.execute("PRAGMA journal_mode = WAL")
+        with connection:
+            connection.execute("CREATE TABLE ValidPaths (id INTEGER PRIMARY "
+                               "KEY, path TEXT, deriver TEXT)")
+            connection.executemany(
+                "INSERT INTO ValidPaths (path, deriver) VALUES (?, ?)",
+                [(self.named, self.drv), (self.other, self.drv)])
+        connection.close()
+
+    def kinds(self):
+        self.assert_silent(self.run_hook(DRV_PATH=self.drv,
+                                         OUT_PATHS=self.named))
+        return sorted((row[0], row[1]) for row in self.rows())
+
+    def test_all_that_nix_has_registered(self):
+        self.assertEqual(self.kinds(), sorted([("output", self.named),
+                                               ("output", self.other)]))
+        self.assert_held(self.named, self.other)
+
+    def test_database_that_cannot_be_asked(self):
+        """Then the daemon has to ask, or a person can see that nobody did."""
+        connection = sqlite3.connect(self.nix_database, isolation_level=None)
+        self.addCleanup(connection.close)
+        connection.execute("PRAGMA locking_mode = EXCLUSIVE")
+        connection.execute("BEGIN EXCLUSIVE")
+        connection.execute("CREATE TABLE busy (x)")
+        self.assertEqual(self.kinds(), [("derivation", self.drv),
+                                        ("output", self.named)])
+
+
 class OtherStores(HookTest):
     """What Nix has put into another store is not this queue's."""
 
@@ -290,15 +331,19 @@ class OtherStores(HookTest):
             self.assertIn(output, self.paths())
 
     def test_elsewhere(self):
-        for setting in ("local?root=/mnt", "/mnt", "/mnt/",
+        for setting in ("local?root=/mnt", "/mnt", "/mnt/", "local:///mnt",
+                        "local://?root=/mnt", "auto?root=/mnt",
+                        "local-overlay:///mnt?lower-store=x",
                         "local?state=/other/state", "local?real=/other",
                         "local?require-sigs=false&root=/mnt",
-                        "unix:///x/socket?root=/mnt", "local?store=/gnu/store"):
+                        "local?store=/gnu/store"):
             self.check(setting, others=True)
 
     def test_this_one(self):
         for setting in ("auto", "daemon", "local", "local?require-sigs=false",
                         "unix:///nix/var/nix/daemon-socket/socket", "",
+                        "unix:///x/socket?root=/hostfs", "daemon?root=/x",
+                        "ssh-ng://host", "local://", "local:///", "/",
                         f"local?state={self.nix_state}/&real={self.store}",
                         f"local?store={self.store}"):
             self.check(setting, others=False)
