@@ -40,7 +40,7 @@ absl::Status CheckCacheSeen(const std::string& state_dir,
   }
   return absl::UnavailableError(absl::StrFormat(
       "the cache directory %s has no nix-cache-info any more; is it mounted? "
-      "(to begin a new cache there, remove %s)",
+      "(to begin a new cache there, remove %s and restart queued)",
       directory, memory));
 }
 

@@ -115,7 +115,13 @@ absl::Status Target::Prepare(const Cancellation& cancel) {
     prepared_ = status.ok();
   } else if (config_.kind == TargetKind::kDirectory) {
     status = cache_->Prepare(/*create=*/false, cancel);
-    if (!status.ok()) known_.Forget();
+    if (!status.ok()) {
+      known_.Forget();
+      // The same, with what to do about it.
+      absl::Status seen = CheckCacheSeen(
+          daemon_config_.state_dir, config_.url.substr(kFileScheme.size()));
+      if (!seen.ok()) status = std::move(seen);
+    }
   }
   return Annotate(status, "target " + config_.name);
 }

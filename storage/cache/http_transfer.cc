@@ -230,7 +230,9 @@ bool Transfer::OnHeader(std::string_view line) {
 }
 
 void Transfer::OnCounters(curl_off_t down, curl_off_t up) {
-  moved_bytes_ += down - last_down_ + up - last_up_;
+  // They begin anew when libcurl has to send again.
+  moved_bytes_ += std::max<curl_off_t>(down - last_down_, 0) +
+                  std::max<curl_off_t>(up - last_up_, 0);
   last_down_ = down;
   last_up_ = up;
   if (moved_bytes_ >= kLeastBytes) NoteProgress();
