@@ -61,7 +61,8 @@ void Circuit::Failed(const absl::Status& status, absl::Time started,
 
 void Circuit::Refresh(const TargetRow& row) {
   row_.paused = row.paused;
-  if (open() && row.health == TargetHealth::kUnknown) {
+  // A row that has not heard of the trouble says the same as a person's resume.
+  if (!dirty_ && open() && row.health == TargetHealth::kUnknown) {
     row_.health = TargetHealth::kUnknown;
     row_.failures = 0;
     row_.retry_at = row.retry_at;

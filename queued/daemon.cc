@@ -54,8 +54,11 @@ absl::StatusOr<std::unique_ptr<Daemon>> Daemon::Start(Config config,
   std::unique_ptr<Daemon> daemon(new Daemon(
       std::move(config), std::move(surroundings), parts, std::move(store_dir),
       *std::move(queue), *std::move(roots), std::move(keys)));
-  NIXQ_RETURN_IF_ERROR(daemon->Open());
-  return daemon;
+  absl::Status opened = daemon->Open();
+  if (opened.ok()) return daemon;
+  // Whoever tries again has to hear of it.
+  if (daemon->signals_.reload) parts.signals.PutBackReload();
+  return opened;
 }
 
 Daemon::Daemon(Config config, Surroundings surroundings, DaemonParts parts,
@@ -148,7 +151,14 @@ absl::Status Daemon::TakeInWhatCame() {
   // What hooks have said of a path comes before what its root shows of it.
   Say("spool", intake_.TakeSpool(go_on).status());
   Say("inbox", intake_.TakeInbox(go_on).status());
-  if (!signals_.stop) Say("roots", intake_.AdoptRoots(go_on).status());
+  if (!signals_.stop) {
+    absl::Status adopted = intake_.AdoptRoots(go_on).status();
+    // Only a start looks for these; so it is tried again as a whole.
+    if (absl::IsUnavailable(adopted) || absl::IsResourceExhausted(adopted)) {
+      return Annotate(adopted, "roots");
+    }
+    Say("roots", adopted);
+  }
   if (signals_.stop) return absl::CancelledError("stopped while starting");
   if (const std::string why = RootsTrouble(config_); !why.empty()) {
     log_.Warning("roots-hold-nothing", {{"why", why}});
@@ -307,6 +317,7 @@ Daemon::End Daemon::Stop(End end) {
   absl::Duration elapsed = parts_.clock.Elapsed();
   absl::Duration deadline =
       elapsed + (end == End::kReload ? kReloadLimit : kStopLimit);
+  bool reload_again = false;
   while (!scheduler_.Idle() && elapsed < deadline) {
     pollfd wait = {mailbox_.fd(), POLLIN, 0};
     poll(&wait, 1, 50);
@@ -315,12 +326,16 @@ Daemon::End Daemon::Stop(End end) {
     scheduler_.Abandon();
     elapsed = parts_.clock.Elapsed();
     FeedWatchdog(elapsed);
-    if (end == End::kReload && parts_.signals.Take().stop) {
+    const Signals::Pending came = parts_.signals.Take();
+    reload_again |= came.reload;
+    if (end == End::kReload && came.stop) {
       end = End::kStopped;
       parts_.notifier.Stopping();
       deadline = std::min(deadline, elapsed + kStopLimit);
     }
   }
+  // The file may have changed since it was read.
+  if (reload_again) parts_.signals.PutBackReload();
   queue_again_at_.reset();
   Flush(parts_.clock.Now());
   Say("stop", queue_.ReleaseAll().status());
@@ -399,7 +414,13 @@ void Daemon::TakeInEverything() {
   absl::StatusOr<std::vector<TargetRow>> rows = queue_.Targets();
   Say("targets", rows.status());
   if (rows.ok()) {
-    for (const TargetRow& row : *rows) scheduler_.RefreshTarget(row);
+    for (TargetRow& row : *rows) {
+      // Its row does not know of the newest trouble yet.
+      if (auto it = unsaved_health_.find(row.id); it != unsaved_health_.end()) {
+        row.health = it->second.health;
+      }
+      scheduler_.RefreshTarget(row);
+    }
   }
   scheduler_.Poke();
   ResolveDerivations();

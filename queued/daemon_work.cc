@@ -45,6 +45,10 @@ void Daemon::StartClaim(const Action& action) {
       queue_.Claim(action.target_id, action.limit,
                    parts_.clock.Now() + kLeaseLength, action.order);
   if (!Wrote("claim", jobs.status())) {
+    // Whatever it is, the queue would say the same at once.
+    if (!queue_again_at_.has_value()) {
+      queue_again_at_ = parts_.clock.Elapsed() + kSettleAgain;
+    }
     scheduler_.NotClaimed(action.target_id);
     return;
   }
@@ -426,7 +430,10 @@ void Daemon::Prune(absl::Time now) {
   absl::StatusOr<PruneReport> report =
       PruneRoots(queue_, roots_, store_dir_, config_.roots_max_age, now,
                  /*dry_run=*/false);
-  Say("prune", report.status());
+  if (!Wrote("prune", report.status()) && queue_again_at_.has_value()) {
+    next_prune_ = parts_.clock.Elapsed();  // as soon as the queue is free
+    return;
+  }
   if (report.ok()) {
     for (const PruneReport::Root& root : report->removed) {
       log_.Info("pruned", {{"path", root.path}});

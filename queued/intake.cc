@@ -131,8 +131,13 @@ absl::StatusOr<size_t> Intake::TakeInbox(GoOn go_on) {
 absl::StatusOr<size_t> Intake::TakeSpool(GoOn go_on) {
   size_t taken = 0;
   while (true) {
-    NIXQ_ASSIGN_OR_RETURN(SpoolListing listing,
-                          ReadSpool(config_.state_dir, kSpoolFilesAtOnce));
+    absl::StatusOr<SpoolListing> listed =
+        ReadSpool(config_.state_dir, kSpoolFilesAtOnce);
+    // Not to be taken for a queue that is locked.
+    if (!listed.ok()) {
+      return absl::FailedPreconditionError(listed.status().message());
+    }
+    const SpoolListing& listing = *listed;
     for (const std::string& bad : listing.unreadable) {
       log_.Error("spool-file-unreadable", {{"file", bad}});
     }

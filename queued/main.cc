@@ -120,7 +120,15 @@ bool Server::Pause() {
   const Signals::Pending came = parts_.signals.Take();
   if (came.reload) {
     absl::StatusOr<Config> config = parts_.load_config();
-    if (config.ok()) config_ = *std::move(config);
+    absl::Status status =
+        config.ok() ? CheckReload(config_, *config) : config.status();
+    if (status.ok()) {
+      config_ = *std::move(config);
+    } else {
+      log_.Error("reload-refused",
+                 {{"why", std::string(status.message())},
+                  {"hint", "it is tried with the configuration before"}});
+    }
   }
   return !came.stop;
 }

@@ -41,6 +41,10 @@ Signals::Signals() {
   sigaction(SIGPIPE, &action, nullptr);
 }
 
+void Signals::PutBackReload() {
+  [[maybe_unused]] ssize_t written = write(pipe_.write_end.get(), "h", 1);
+}
+
 Signals::Pending Signals::Take() {
   Pending pending;
   char bytes[64];

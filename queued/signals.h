@@ -21,6 +21,8 @@ class Signals {
   };
   // What has come since the last call.
   Pending Take();
+  // For the next Take: who took it has not heeded it.
+  void PutBackReload();
 
  private:
   WakePipe pipe_;

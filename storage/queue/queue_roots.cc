@@ -87,7 +87,7 @@ absl::Status ReadSpooled(const std::string& queue_file, Waiting& waiting) {
   NIXQ_ASSIGN_OR_RETURN(SpoolListing spool,
                         PeekSpool(state_dir, kMaxSpoolEntries));
   if (!spool.unreadable.empty()) {
-    return absl::UnavailableError(absl::StrFormat(
+    return absl::FailedPreconditionError(absl::StrFormat(
         "%s: what it holds is not known; start queued, which puts it aside",
         spool.unreadable.front()));
   }

@@ -1,6 +1,7 @@
 """The daemon as a process: starting, stopping, signals, systemd."""
 
 import ctypes
+import copy
 import glob
 import os
 import signal
@@ -273,6 +274,16 @@ class Reloading(world.WorldTest):
         self.queue.reload()
         self.wait_until(lambda: "start-failed" in self.queue.log(),
                         "the start that fails", detail=self.queue.log_tail)
+        # What a running daemon would not take up is refused here too.
+        tables = copy.deepcopy(self.queue.tables)
+        self.queue.tables[""]["reader-group"] = "no-such-group"
+        self.queue.write_config()
+        self.queue.reload()
+        self.wait_until(lambda: "reload-refused" in self.queue.log(),
+                        "a group that is not there to be refused",
+                        detail=self.queue.log_tail)
+        self.queue.tables = tables
+        self.queue.write_config()
         database.execute("ROLLBACK")
         paths = self.build("later")
         self.wait_until(lambda: self.second.has(paths[0]),

@@ -58,6 +58,10 @@ TEST_F(CircuitTest, RefusalWaitsAnHourAndResumeEndsTheWait) {
   EXPECT_EQ(circuit_.retry_at(), now_ + absl::Hours(1));
   TargetRow resumed;
   resumed.health = TargetHealth::kUnknown;
+  // Until the trouble is written down, the row is only out of date.
+  circuit_.Refresh(resumed);
+  EXPECT_FALSE(circuit_.MayStart(now_, 0));
+  EXPECT_TRUE(circuit_.TakeDirty(now_));
   circuit_.Refresh(resumed);
   EXPECT_TRUE(circuit_.MayStart(now_, 0));
 }

@@ -175,5 +175,12 @@ TEST_F(DaemonTest, ProbesGoOnWhenTheClockIsSetBack) {
   log_.Await("target-unreachable", 3);
 }
 
+TEST_F(DaemonTest, AReloadThatCouldNotBeHeededComesAgain) {
+  EXPECT_FALSE(signals_.Take().reload);
+  signals_.PutBackReload();
+  EXPECT_TRUE(signals_.Take().reload);
+  EXPECT_FALSE(signals_.Take().reload);
+}
+
 }  // namespace
 }  // namespace nixq

@@ -53,7 +53,7 @@ TEST_F(SeenCachesTest, ItIsForgottenAsTheMessageSays) {
   const std::string message(CheckCacheSeen(state_, cache_).message());
   const size_t file = message.find(state_);
   ASSERT_NE(file, std::string::npos) << message;
-  std::filesystem::remove(message.substr(file, message.size() - file - 1));
+  std::filesystem::remove(message.substr(file, message.find(' ', file) - file));
   EXPECT_TRUE(CheckCacheSeen(state_, cache_).ok());
 }
 
