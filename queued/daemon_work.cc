@@ -359,8 +359,9 @@ void Daemon::Flush(absl::Time now) {
 
 bool Daemon::EndHolds() {
   const PinPolicy policy = {config_.roots_enabled, config_.roots_systems};
-  return Wrote("roots",
-               EndFinishedHolds(queue_, roots_, store_dir_, policy).status());
+  return Wrote("roots", EndFinishedHolds(queue_, roots_, store_dir_, policy,
+                                         parts_.clock.Now())
+                            .status());
 }
 
 void Daemon::LogNote(const Scheduler::Note& note) {

@@ -11,6 +11,8 @@ namespace nixq {
 namespace {
 
 constexpr size_t kHoldsAtOnce = 500;
+// Far more than the second that a hook has from its root to its entry.
+constexpr absl::Duration kEntryFollows = absl::Hours(1);
 
 bool StaysPinned(const PinPolicy& policy, const std::string& system) {
   const std::vector<std::string>& systems = policy.systems;
@@ -26,16 +28,20 @@ absl::Status RemoveRoot(GcRoots& roots, const StorePath& path) {
 }
 
 // Whether the root may have been made for a hook whose entry is still to come:
-// roots are made first, and intake dates the path after that.
-bool MadeSinceQueued(const GcRoot& root, const Queue::PathRow& row) {
-  return absl::ToUnixMillis(root.made) > absl::ToUnixMillis(row.queued_at);
+// roots are made first, and intake dates the path after that. What has not
+// come by then never will: the root is one that was lost and made again, or
+// dated by a clock that was wrong.
+bool MayBeForAnEntryToCome(const GcRoot& root, const Queue::PathRow& row,
+                           absl::Time now) {
+  return absl::ToUnixMillis(root.made) > absl::ToUnixMillis(row.queued_at) &&
+         absl::AbsDuration(now - root.made) < kEntryFollows;
 }
 
 // Those of `rows` whose root goes: the rest become pins here, or wait.
 absl::StatusOr<std::vector<Queue::PathRow>> PinWhatStays(
     Queue& queue, const GcRoots& roots, const StoreDir& store_dir,
-    const PinPolicy& policy, const std::vector<Queue::PathRow>& rows,
-    size_t& ended) {
+    const PinPolicy& policy, absl::Time now,
+    const std::vector<Queue::PathRow>& rows, size_t& ended) {
   std::vector<Queue::PathRow> unneeded;
   for (const Queue::PathRow& row : rows) {
     absl::StatusOr<StorePath> path = store_dir.ParsePath(row.path);
@@ -45,7 +51,7 @@ absl::StatusOr<std::vector<Queue::PathRow>> PinWhatStays(
     if (there && StaysPinned(policy, row.system)) {
       NIXQ_RETURN_IF_ERROR(queue.SetRoot(row.id, RootState::kPin));
       ++ended;
-    } else if (!there || !MadeSinceQueued(*root, row)) {
+    } else if (!there || !MayBeForAnEntryToCome(*root, row, now)) {
       unneeded.push_back(row);
     }
   }
@@ -56,7 +62,8 @@ absl::StatusOr<std::vector<Queue::PathRow>> PinWhatStays(
 
 absl::StatusOr<size_t> EndFinishedHolds(Queue& queue, GcRoots& roots,
                                         const StoreDir& store_dir,
-                                        const PinPolicy& policy) {
+                                        const PinPolicy& policy,
+                                        absl::Time now) {
   size_t ended = 0;
   int64_t after = 0;
   while (true) {
@@ -66,7 +73,7 @@ absl::StatusOr<size_t> EndFinishedHolds(Queue& queue, GcRoots& roots,
     after = rows.back().id;
     NIXQ_ASSIGN_OR_RETURN(
         std::vector<Queue::PathRow> unneeded,
-        PinWhatStays(queue, roots, store_dir, policy, rows, ended));
+        PinWhatStays(queue, roots, store_dir, policy, now, rows, ended));
     std::vector<std::string> paths;
     paths.reserve(unneeded.size());
     for (const Queue::PathRow& row : unneeded) paths.push_back(row.path);

@@ -21,10 +21,13 @@ struct PinPolicy {
 // Turns the holds of paths that have no open job any more into pins, or
 // removes their roots if `policy` does not let them stay.
 // A path whose store object is gone loses its root. What a hook has given
-// again, or is about to, keeps its hold. Returns how many paths.
+// again, or may be about to, since its root has been made within an hour of
+// `now` and after the path was taken in, keeps its hold until then. Returns
+// how many paths.
 absl::StatusOr<size_t> EndFinishedHolds(Queue& queue, GcRoots& roots,
                                         const StoreDir& store_dir,
-                                        const PinPolicy& policy);
+                                        const PinPolicy& policy,
+                                        absl::Time now);
 
 struct PruneReport {
   struct Root {

@@ -76,6 +76,9 @@ class RootsTest : public testing::Test {
     }
     ASSERT_TRUE(queue_->Settle(settlements).ok());
   }
+  absl::StatusOr<size_t> EndHolds(const PinPolicy& policy) {
+    return EndFinishedHolds(*queue_, *roots_, store_dir_, policy, clock_.Now());
+  }
   bool HasRoot(const StorePath& path) { return roots_->Find(path).ok(); }
 
   TemporaryDirectory directory_;
@@ -176,12 +179,12 @@ TEST_F(RootsTest, TheLastJobTurnsAHoldIntoAPinOrEndsIt) {
     Age(path, absl::Hours(1));
   }
   PinPolicy policy = {.systems = {"aarch64-linux"}};
-  EXPECT_EQ(*EndFinishedHolds(*queue_, *roots_, store_dir_, policy), 0u);
+  EXPECT_EQ(*EndHolds(policy), 0u);
   Finish(ClaimAll());
-  EXPECT_EQ(*EndFinishedHolds(*queue_, *roots_, store_dir_, policy), 2u);
+  EXPECT_EQ(*EndHolds(policy), 2u);
   EXPECT_TRUE(HasRoot(arm));
   EXPECT_FALSE(HasRoot(intel));
-  EXPECT_EQ(*EndFinishedHolds(*queue_, *roots_, store_dir_, policy), 0u);
+  EXPECT_EQ(*EndHolds(policy), 0u);
 }
 
 TEST_F(RootsTest, WithoutPinsTheLastJobEndsEveryHold) {
@@ -191,10 +194,10 @@ TEST_F(RootsTest, WithoutPinsTheLastJobEndsEveryHold) {
   Age(path, absl::Hours(1));
   ASSERT_TRUE(intake_->TakeInbox().ok());
   const PinPolicy policy = {.pins = false};
-  EXPECT_EQ(*EndFinishedHolds(*queue_, *roots_, store_dir_, policy), 0u);
+  EXPECT_EQ(*EndHolds(policy), 0u);
   EXPECT_TRUE(HasRoot(path));
   Finish(ClaimAll());
-  EXPECT_EQ(*EndFinishedHolds(*queue_, *roots_, store_dir_, policy), 1u);
+  EXPECT_EQ(*EndHolds(policy), 1u);
   EXPECT_FALSE(HasRoot(path));
 }
 
@@ -262,7 +265,7 @@ TEST_F(RootsTest, WhatIsNotYetTakenInKeepsItsRoot) {
   ASSERT_TRUE(queue_->Accept({}, {derivation}, {}).ok());
 
   const PinPolicy nobody = {.pins = false};
-  EXPECT_EQ(*EndFinishedHolds(*queue_, *roots_, store_dir_, nobody), 0u);
+  EXPECT_EQ(*EndHolds(nobody), 0u);
   auto report = PruneRoots(*queue_, *roots_, store_dir_, month, clock_.Now(),
                            /*dry_run=*/false);
   ASSERT_TRUE(report.ok()) << report.status();
@@ -289,7 +292,7 @@ TEST_F(RootsTest, ASpoolThatCannotBeReadKeepsEveryRoot) {
     EXPECT_THAT(std::string(report.status().message()), HasSubstr("spool"));
   }
   const PinPolicy nobody = {.pins = false};
-  EXPECT_FALSE(EndFinishedHolds(*queue_, *roots_, store_dir_, nobody).ok());
+  EXPECT_FALSE(EndHolds(nobody).ok());
   EXPECT_TRUE(HasRoot(path));
 }
 
@@ -302,10 +305,40 @@ TEST_F(RootsTest, AHoldThatAHookHasJustRenewedDoesNotEnd) {
   Finish(ClaimAll());
   Age(path, -absl::Seconds(1));
   const PinPolicy nobody = {.pins = false};
-  EXPECT_EQ(*EndFinishedHolds(*queue_, *roots_, store_dir_, nobody), 0u);
+  EXPECT_EQ(*EndHolds(nobody), 0u);
   EXPECT_TRUE(HasRoot(path));
   Age(path, absl::Seconds(1));
-  EXPECT_EQ(*EndFinishedHolds(*queue_, *roots_, store_dir_, nobody), 1u);
+  EXPECT_EQ(*EndHolds(nobody), 1u);
+  EXPECT_FALSE(HasRoot(path));
+}
+
+// At a start after the path was taken in, so that the root is the younger.
+TEST_F(RootsTest, ARootThatWasMadeAgainGoesOnceNoEntryCanFollow) {
+  const StorePath path = MakePath("made-again");
+  PutIntoInbox({Entry(path)});
+  ASSERT_TRUE(intake_->TakeInbox().ok());
+  ASSERT_TRUE(roots_->Remove(path).ok());
+  clock_.Advance(absl::Hours(24));
+  ASSERT_TRUE(intake_->RemakeHolds().ok());
+  Age(path, absl::ZeroDuration());
+  Finish(ClaimAll());
+  const PinPolicy nobody = {.pins = false};
+  clock_.Advance(absl::Minutes(59));
+  EXPECT_EQ(*EndHolds(nobody), 0u);
+  EXPECT_TRUE(HasRoot(path));
+  clock_.Advance(absl::Minutes(1));
+  EXPECT_EQ(*EndHolds(nobody), 1u);
+  EXPECT_FALSE(HasRoot(path));
+}
+
+TEST_F(RootsTest, ARootFromTheFutureDoesNotHoldForEver) {
+  const StorePath path = MakePath("future");
+  PutIntoInbox({Entry(path)});
+  ASSERT_TRUE(roots_->Hold(path).ok());
+  ASSERT_TRUE(intake_->TakeInbox().ok());
+  Finish(ClaimAll());
+  Age(path, -absl::Hours(24));
+  EXPECT_EQ(*EndHolds({.pins = false}), 1u);
   EXPECT_FALSE(HasRoot(path));
 }
 
@@ -314,7 +347,7 @@ TEST_F(RootsTest, APinWhoseLinkIsGoneIsNoneAnyMore) {
   PutIntoInbox({Entry(path)});
   ASSERT_TRUE(intake_->TakeInbox().ok());
   Finish(ClaimAll());
-  ASSERT_EQ(*EndFinishedHolds(*queue_, *roots_, store_dir_, {}), 1u);
+  ASSERT_EQ(*EndHolds({}), 1u);
   ASSERT_TRUE(roots_->Remove(path).ok());
   for (bool dry_run : {true, false}) {
     auto report = PruneRoots(*queue_, *roots_, store_dir_, absl::Hours(1),
