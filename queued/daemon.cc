@@ -426,7 +426,7 @@ void Daemon::TakeInEverything() {
   ResolveDerivations();
   // Jobs that people have forgotten, and paths that no target wants.
   if (!EndHolds() && queue_again_at_.has_value()) return;
-  look_ = more;
+  look_ = more || holds_after_ != 0;
 }
 
 void Daemon::Tick(absl::Time now, absl::Duration elapsed) {

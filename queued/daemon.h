@@ -151,7 +151,8 @@ class Daemon {
   int64_t sent_paths_ = 0;
   bool resolving_ = false;
   bool stopping_ = false;
-  bool look_ = false;  // there may be more to take in
+  bool look_ = false;        // there may be more to take in
+  int64_t holds_after_ = 0;  // where ending holds goes on; 0: from the start
   std::optional<absl::Time> next_due_;
   // What was said last of each event that went wrong, and when.
   std::map<std::string, std::pair<std::string, absl::Duration>, std::less<>>

@@ -357,11 +357,17 @@ void Daemon::Flush(absl::Time now) {
   }
 }
 
+// In pieces, so that signals are heeded in between.
 bool Daemon::EndHolds() {
   const PinPolicy policy = {config_.roots_enabled, config_.roots_systems};
-  return Wrote("roots", EndFinishedHolds(queue_, roots_, store_dir_, policy,
-                                         parts_.clock.Now())
-                            .status());
+  const bool ended =
+      Wrote("roots", EndFinishedHolds(queue_, roots_, store_dir_, policy,
+                                      parts_.clock.Now(), holds_after_)
+                         .status());
+  // What fails is tried again when it is time to look, not at once.
+  if (!ended) holds_after_ = 0;
+  look_ |= holds_after_ != 0;
+  return ended;
 }
 
 void Daemon::LogNote(const Scheduler::Note& note) {

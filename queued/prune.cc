@@ -10,7 +10,7 @@
 namespace nixq {
 namespace {
 
-constexpr size_t kHoldsAtOnce = 500;
+constexpr size_t kRowsAtOnce = 1000;
 // Far more than the second that a hook has from its root to its entry.
 constexpr absl::Duration kEntryFollows = absl::Hours(1);
 
@@ -37,58 +37,73 @@ bool MayBeForAnEntryToCome(const GcRoot& root, const Queue::PathRow& row,
          absl::AbsDuration(now - root.made) < kEntryFollows;
 }
 
-// Those of `rows` whose root goes: the rest become pins here, or wait.
-absl::StatusOr<std::vector<Queue::PathRow>> PinWhatStays(
-    Queue& queue, const GcRoots& roots, const StoreDir& store_dir,
-    const PinPolicy& policy, absl::Time now,
-    const std::vector<Queue::PathRow>& rows, size_t& ended) {
+// Which of `rows` become pins, and which lose their root; the rest wait.
+struct Ending {
+  std::vector<Queue::PathRow> pins;
   std::vector<Queue::PathRow> unneeded;
-  for (const Queue::PathRow& row : rows) {
+};
+
+Ending Sort(const GcRoots& roots, const StoreDir& store_dir,
+            const PinPolicy& policy, absl::Time now,
+            std::vector<Queue::PathRow> rows) {
+  Ending ending;
+  for (Queue::PathRow& row : rows) {
     absl::StatusOr<StorePath> path = store_dir.ParsePath(row.path);
     absl::StatusOr<GcRoot> root =
         path.ok() ? roots.Find(*path) : absl::StatusOr<GcRoot>(path.status());
     const bool there = root.ok() && !root->dangling;
     if (there && StaysPinned(policy, row.system)) {
-      NIXQ_RETURN_IF_ERROR(queue.SetRoot(row.id, RootState::kPin));
-      ++ended;
+      ending.pins.push_back(std::move(row));
     } else if (!there || !MayBeForAnEntryToCome(*root, row, now)) {
-      unneeded.push_back(row);
+      ending.unneeded.push_back(std::move(row));
     }
   }
-  return unneeded;
+  return ending;
+}
+
+std::vector<int64_t> IdsOf(const std::vector<Queue::PathRow>& rows) {
+  std::vector<int64_t> ids;
+  ids.reserve(rows.size());
+  for (const Queue::PathRow& row : rows) ids.push_back(row.id);
+  return ids;
+}
+
+// Leaves out what is given to the queue again and not yet taken in.
+absl::Status KeepWhatComes(Queue& queue, std::vector<Queue::PathRow>& rows) {
+  if (rows.empty()) return absl::OkStatus();
+  std::vector<std::string> paths;
+  paths.reserve(rows.size());
+  for (const Queue::PathRow& row : rows) paths.push_back(row.path);
+  NIXQ_ASSIGN_OR_RETURN(std::vector<RootNeed> needs, queue.RootNeeds(paths));
+  size_t i = 0;
+  std::erase_if(rows,
+                [&](const Queue::PathRow&) { return needs[i++].not_taken_in; });
+  return absl::OkStatus();
 }
 
 }  // namespace
 
 absl::StatusOr<size_t> EndFinishedHolds(Queue& queue, GcRoots& roots,
                                         const StoreDir& store_dir,
-                                        const PinPolicy& policy,
-                                        absl::Time now) {
-  size_t ended = 0;
-  int64_t after = 0;
-  while (true) {
-    NIXQ_ASSIGN_OR_RETURN(std::vector<Queue::PathRow> rows,
-                          queue.FinishedHolds(after, kHoldsAtOnce));
-    if (rows.empty()) return ended;
-    after = rows.back().id;
-    NIXQ_ASSIGN_OR_RETURN(
-        std::vector<Queue::PathRow> unneeded,
-        PinWhatStays(queue, roots, store_dir, policy, now, rows, ended));
-    std::vector<std::string> paths;
-    paths.reserve(unneeded.size());
-    for (const Queue::PathRow& row : unneeded) paths.push_back(row.path);
-    std::vector<RootNeed> needs;
-    if (!paths.empty()) {
-      NIXQ_ASSIGN_OR_RETURN(needs, queue.RootNeeds(paths));
-    }
-    for (size_t i = 0; i < unneeded.size(); ++i) {
-      if (needs[i].not_taken_in) continue;
-      NIXQ_RETURN_IF_ERROR(queue.SetRoot(unneeded[i].id, RootState::kNone));
-      absl::StatusOr<StorePath> path = store_dir.ParsePath(paths[i]);
-      if (path.ok()) NIXQ_RETURN_IF_ERROR(RemoveRoot(roots, *path));
-      ++ended;
-    }
+                                        const PinPolicy& policy, absl::Time now,
+                                        int64_t& after) {
+  NIXQ_ASSIGN_OR_RETURN(std::vector<Queue::PathRow> rows,
+                        queue.FinishedHolds(after, kRowsAtOnce));
+  const int64_t next = rows.size() < kRowsAtOnce ? 0 : rows.back().id;
+  auto [pins, unneeded] = Sort(roots, store_dir, policy, now, std::move(rows));
+  NIXQ_RETURN_IF_ERROR(queue.SetRoots(IdsOf(pins), RootState::kPin));
+  NIXQ_RETURN_IF_ERROR(KeepWhatComes(queue, unneeded));
+  // The rows first: a crash leaves roots too many, never one too few.
+  NIXQ_RETURN_IF_ERROR(queue.SetRoots(IdsOf(unneeded), RootState::kNone));
+  // Nobody comes back to these, so one that cannot go stops no other.
+  absl::Status removed;
+  for (const Queue::PathRow& row : unneeded) {
+    absl::StatusOr<StorePath> path = store_dir.ParsePath(row.path);
+    if (path.ok()) removed.Update(RemoveRoot(roots, *path));
   }
+  NIXQ_RETURN_IF_ERROR(removed);
+  after = next;
+  return pins.size() + unneeded.size();
 }
 
 namespace {
@@ -111,17 +126,17 @@ absl::Status ForgetUnlinkedPins(Queue& queue, const GcRoots& roots,
   int64_t after = 0;
   while (true) {
     NIXQ_ASSIGN_OR_RETURN(std::vector<Queue::PathRow> rows,
-                          queue.Pins(after, kHoldsAtOnce));
+                          queue.Pins(after, kRowsAtOnce));
     if (rows.empty()) return absl::OkStatus();
     after = rows.back().id;
-    for (const Queue::PathRow& row : rows) {
+    std::erase_if(rows, [&](const Queue::PathRow& row) {
       absl::StatusOr<StorePath> path = store_dir.ParsePath(row.path);
-      if (path.ok() && !absl::IsNotFound(roots.Find(*path).status())) continue;
-      if (!dry_run) {
-        NIXQ_RETURN_IF_ERROR(queue.SetRoot(row.id, RootState::kNone));
-      }
-      report.unlinked.push_back(row.path);
+      return path.ok() && !absl::IsNotFound(roots.Find(*path).status());
+    });
+    if (!dry_run) {
+      NIXQ_RETURN_IF_ERROR(queue.SetRoots(IdsOf(rows), RootState::kNone));
     }
+    for (const Queue::PathRow& row : rows) report.unlinked.push_back(row.path);
   }
 }
 

@@ -1,6 +1,7 @@
 // When a root may go: holds that have ended, pins that are too old.
 #pragma once
 
+#include <cstdint>
 #include <string>
 #include <vector>
 
@@ -22,12 +23,16 @@ struct PinPolicy {
 // removes their roots if `policy` does not let them stay.
 // A path whose store object is gone loses its root. What a hook has given
 // again, or may be about to, since its root has been made within an hour of
-// `now` and after the path was taken in, keeps its hold until then. Returns
-// how many paths.
+// `now` and after the path was taken in, keeps its hold until then.
+// One call looks at a thousand of them at most, those after the path id
+// `after` (0: all), and moves that on, to 0 when there are no more. Returns
+// how many it has ended.
+// Errors: those of GcRoots, after removing what it can, and Queue; `after`
+// stays.
 absl::StatusOr<size_t> EndFinishedHolds(Queue& queue, GcRoots& roots,
                                         const StoreDir& store_dir,
-                                        const PinPolicy& policy,
-                                        absl::Time now);
+                                        const PinPolicy& policy, absl::Time now,
+                                        int64_t& after);
 
 struct PruneReport {
   struct Root {

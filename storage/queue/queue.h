@@ -150,7 +150,7 @@ class Queue {
   absl::StatusOr<std::vector<PathRow>> Holds(int64_t after_id, size_t limit);
   // Pinned paths, likewise.
   absl::StatusOr<std::vector<PathRow>> Pins(int64_t after_id, size_t limit);
-  absl::Status SetRoot(int64_t path_id, RootState root);
+  absl::Status SetRoots(const std::vector<int64_t>& path_ids, RootState root);
   absl::Status SetRootByPath(const std::string& path, RootState root);
   // What the roots of these full paths are still needed for. Errors besides the
   // common ones: a spool file that cannot be read, since nobody knows what it

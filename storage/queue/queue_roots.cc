@@ -145,11 +145,18 @@ absl::StatusOr<std::vector<Queue::PathRow>> Queue::Pins(int64_t after_id,
   return ReadPaths(select.Bind(after_id, limit));
 }
 
-absl::Status Queue::SetRoot(int64_t path_id, RootState root) {
+absl::Status Queue::SetRoots(const std::vector<int64_t>& path_ids,
+                             RootState root) {
+  if (path_ids.empty()) return absl::OkStatus();
+  Database& database = impl_->database;
+  NIXQ_ASSIGN_OR_RETURN(Transaction transaction, Transaction::Begin(database));
   NIXQ_ASSIGN_OR_RETURN(
       Statement update,
-      impl_->database.Prepare("UPDATE paths SET root = ?2 WHERE id = ?1"));
-  return update.Bind(path_id, Name(root)).Run();
+      database.Prepare("UPDATE paths SET root = ?2 WHERE id = ?1"));
+  for (int64_t id : path_ids) {
+    NIXQ_RETURN_IF_ERROR(update.Bind(id, Name(root)).Run());
+  }
+  return transaction.Commit();
 }
 
 absl::Status Queue::SetRootByPath(const std::string& path, RootState root) {

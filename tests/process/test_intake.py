@@ -221,6 +221,25 @@ class Intake(IntakeCase):
         self.wait_until(collected, "the daemon to let go of it",
                         detail=self.queue.log_tail)
 
+    def test_many_roots_go_without_waiting_for_the_next_minute(self):
+        """They are looked at in pieces, each a small transaction."""
+        self.queue.start()
+        self.queue.stop()
+        file = os.path.join(self.queue.state_dir, "queue.db")
+        with sqlite3.connect(file) as database:
+            database.executemany(
+                "INSERT INTO paths (path, name, root, queued_unix_ms) "
+                "VALUES (?, 'gone', 'hold', 1)",
+                [(f"{self.nix.store_dir}/{number:032}-gone",)
+                 for number in range(5500)])
+        database.close()
+        self.queue.start()  # makes their roots again
+        self.wait_until(lambda: not os.listdir(self.nix.roots_dir),
+                        "the roots to go", detail=self.queue.log_tail)
+        self.assertEqual(0, self.queue.value(
+            "SELECT count(*) FROM paths WHERE root <> 'none'"))
+        self.assertLess(os.path.getsize(file + "-wal"), 8 << 20)
+
     def test_systems_whose_roots_go(self):
         self.queue.tables["roots"]["systems"] = ["no-system"]
         self.queue.write_config()

@@ -77,7 +77,28 @@ class RootsTest : public testing::Test {
     ASSERT_TRUE(queue_->Settle(settlements).ok());
   }
   absl::StatusOr<size_t> EndHolds(const PinPolicy& policy) {
-    return EndFinishedHolds(*queue_, *roots_, store_dir_, policy, clock_.Now());
+    return EndHolds(policy, holds_after_);
+  }
+  absl::StatusOr<size_t> EndHolds(const PinPolicy& policy, int64_t& after) {
+    return EndFinishedHolds(*queue_, *roots_, store_dir_, policy, clock_.Now(),
+                            after);
+  }
+  // Held paths of these names, that no target wants any more.
+  std::vector<StorePath> MakeFinished(const std::string& prefix, int count) {
+    std::vector<StorePath> paths;
+    std::vector<NewPath> rows(count);
+    for (int i = 0; i < count; ++i) {
+      paths.push_back(MakePath(prefix + std::to_string(i)));
+      rows[i].path = store_dir_.Print(paths.back());
+      EXPECT_TRUE(roots_->Hold(paths.back()).ok());
+    }
+    EXPECT_TRUE(queue_->SyncTargets({}).ok());
+    EXPECT_TRUE(queue_->Accept(rows, {}, {}).ok());
+    return paths;
+  }
+  static size_t CountIn(const std::string& directory) {
+    return static_cast<size_t>(
+        std::distance(std::filesystem::directory_iterator(directory), {}));
   }
   bool HasRoot(const StorePath& path) { return roots_->Find(path).ok(); }
 
@@ -90,6 +111,7 @@ class RootsTest : public testing::Test {
   std::optional<Queue> queue_;
   std::optional<GcRoots> roots_;
   std::optional<Intake> intake_;
+  int64_t holds_after_ = 0;
 };
 
 TEST_F(RootsTest, InboxBecomesJobsAndBadEntriesDoNotStopTheOthers) {
@@ -340,6 +362,46 @@ TEST_F(RootsTest, ARootFromTheFutureDoesNotHoldForEver) {
   Age(path, -absl::Hours(24));
   EXPECT_EQ(*EndHolds({.pins = false}), 1u);
   EXPECT_FALSE(HasRoot(path));
+}
+
+TEST_F(RootsTest, ManyHoldsEndByPieces) {
+  for (const StorePath& path : MakeFinished("p", 2500)) {
+    Age(path, absl::Hours(1));
+  }
+  const PinPolicy nobody = {.pins = false};
+  int64_t after = 0;
+  for (size_t left : {1500u, 500u, 0u}) {
+    EXPECT_EQ(*EndHolds(nobody, after), left > 0 ? 1000u : 500u);
+    EXPECT_EQ(CountIn(roots_directory_), left);
+    EXPECT_EQ(after != 0, left > 0);
+  }
+}
+
+TEST_F(RootsTest, HoldsThatWaitAreNotInTheWayOfOthers) {
+  for (const StorePath& path : MakeFinished("renewed", 1000)) {
+    Age(path, -absl::Seconds(1));
+  }
+  const StorePath other = MakeFinished("other", 1)[0];
+  Age(other, absl::Hours(1));
+  const PinPolicy nobody = {.pins = false};
+  int64_t after = 0;
+  EXPECT_EQ(*EndHolds(nobody, after), 0u);
+  EXPECT_NE(after, 0);
+  EXPECT_EQ(*EndHolds(nobody, after), 1u);
+  EXPECT_EQ(after, 0);
+  EXPECT_FALSE(HasRoot(other));
+}
+
+// The rows let go of all of them at once, and nothing comes back to them.
+TEST_F(RootsTest, ARootThatCannotBeRemovedStopsNoOther) {
+  const std::vector<StorePath> paths = MakeFinished("p", 3);
+  for (const StorePath& path : paths) Age(path, absl::Hours(1));
+  ASSERT_TRUE(roots_->Remove(paths[0]).ok());
+  std::ofstream(roots_directory_ + "/" + paths[0].base_name()) << "x";
+  EXPECT_FALSE(EndHolds({.pins = false}).ok());
+  EXPECT_FALSE(HasRoot(paths[1]));
+  EXPECT_FALSE(HasRoot(paths[2]));
+  EXPECT_EQ(CountIn(roots_directory_), 1u);
 }
 
 TEST_F(RootsTest, APinWhoseLinkIsGoneIsNoneAnyMore) {

@@ -48,7 +48,7 @@ TEST_F(QueueRootsTest, HoldsFinishWithTheirLastOpenJob) {
   EXPECT_EQ(finished[0].path, StorePathOf("hello"));
   EXPECT_EQ(finished[0].system, "x86_64-linux");
   EXPECT_EQ(finished[0].root, RootState::kHold);
-  ASSERT_OK(queue_->SetRoot(finished[0].id, RootState::kPin));
+  ASSERT_OK(queue_->SetRoots({finished[0].id}, RootState::kPin));
   ASSERT_OK_AND_ASSIGN(finished, queue_->FinishedHolds(0, 10));
   EXPECT_THAT(finished, IsEmpty());
 }
@@ -69,6 +69,25 @@ TEST_F(QueueRootsTest, HoldsArePagedById) {
   ASSERT_OK_AND_ASSIGN(page, queue_->Holds(page[0].id, 10));
   ASSERT_EQ(page.size(), 1u);
   EXPECT_EQ(page[0].path, StorePathOf("c"));
+}
+
+TEST_F(QueueRootsTest, RootsAreSetInOneTransaction) {
+  Accept({"a", "b", "c"});
+  ASSERT_OK_AND_ASSIGN(auto holds, queue_->Holds(0, 10));
+  ASSERT_EQ(holds.size(), 3u);
+  const std::vector<int64_t> ids = {holds[0].id, holds[2].id};
+  Execute(
+      "CREATE TRIGGER refuse BEFORE UPDATE ON paths WHEN NEW.name = 'c' "
+      "BEGIN SELECT RAISE(ABORT, 'not that one'); END");
+  EXPECT_FALSE(queue_->SetRoots(ids, RootState::kNone).ok());
+  ASSERT_OK_AND_ASSIGN(holds, queue_->Holds(0, 10));
+  EXPECT_EQ(holds.size(), 3u);
+  Execute("DROP TRIGGER refuse");
+  ASSERT_OK(queue_->SetRoots(ids, RootState::kNone));
+  ASSERT_OK_AND_ASSIGN(holds, queue_->Holds(0, 10));
+  ASSERT_EQ(holds.size(), 1u);
+  EXPECT_EQ(holds[0].path, StorePathOf("b"));
+  EXPECT_OK(queue_->SetRoots({}, RootState::kPin));
 }
 
 TEST_F(QueueRootsTest, RootsAreNeededForWhatIsNotYetTakenIn) {

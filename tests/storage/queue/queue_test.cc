@@ -460,10 +460,10 @@ TEST_F(QueueTest, RemoveFinishedInSmallTransactions) {
   Accept({"fresh"});
   ASSERT_OK_AND_ASSIGN(auto holds, queue_->FinishedHolds(0, 100));
   ASSERT_EQ(holds.size(), 9u);
-  for (size_t i = 1; i < holds.size(); ++i) {
-    ASSERT_OK(queue_->SetRoot(holds[i].id, RootState::kNone));
-  }
-  ASSERT_OK(queue_->SetRoot(holds[0].id, RootState::kPin));
+  std::vector<int64_t> ended;
+  for (size_t i = 1; i < holds.size(); ++i) ended.push_back(holds[i].id);
+  ASSERT_OK(queue_->SetRoots(ended, RootState::kNone));
+  ASSERT_OK(queue_->SetRoots({holds[0].id}, RootState::kPin));
   absl::Time before = clock_.Now() - absl::Hours(1);
   ASSERT_OK_AND_ASSIGN(int64_t removed,
                        queue_->RemoveFinished(before - absl::Hours(24), 4));
