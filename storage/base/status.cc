@@ -2,7 +2,7 @@
 
 #include <array>
 #include <cerrno>
-#include <system_error>
+#include <cstring>
 
 #include "absl/strings/cord.h"
 #include "absl/strings/str_format.h"
@@ -77,12 +77,23 @@ constexpr std::array<NamedCode, 17> kNamedCodes = {{
     {absl::StatusCode::kUnauthenticated, "unauthenticated"},
 }};
 
+// What strerror_r(3) returns: POSIX has a number, glibc the text.
+[[maybe_unused]] std::string ErrnoText(int number, const char* buffer) {
+  return number == 0 ? buffer : "unknown error";
+}
+[[maybe_unused]] std::string ErrnoText(const char* text, const char*) {
+  return text;
+}
+
 }  // namespace
 
 absl::Status ErrnoError(int err, std::string_view doing) {
-  return absl::Status(CodeOfErrno(err),
-                      absl::StrFormat("%s: %s", std::string(doing),
-                                      std::generic_category().message(err)));
+  char buffer[256] = "";
+  return absl::Status(
+      CodeOfErrno(err),
+      absl::StrFormat(
+          "%s: %s", std::string(doing),
+          ErrnoText(strerror_r(err, buffer, sizeof buffer), buffer)));
 }
 
 absl::Status Annotate(const absl::Status& status, std::string_view context) {
