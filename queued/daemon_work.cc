@@ -305,6 +305,7 @@ bool Daemon::KeepDerivation(const PendingDerivation& derivation,
   if (attempt > 1 && !paths.empty()) {
     // What was accepted the first time is not to be sent at each.
     std::vector<std::string> names;
+    names.reserve(paths.size());
     for (const NewPath& path : paths) names.push_back(path.path);
     absl::StatusOr<std::vector<bool>> known = queue_.Known(names);
     if (!Wrote("derivations", known.status())) return false;

@@ -64,6 +64,7 @@ void Intake::Hold(const StorePath& path) {
 void Intake::RemoveUnneeded(const std::vector<StorePath>& paths) {
   if (paths.empty()) return;
   std::vector<std::string> texts;
+  texts.reserve(paths.size());
   for (const StorePath& path : paths) texts.push_back(store_dir_.Print(path));
   absl::StatusOr<std::vector<bool>> needed = queue_.NeedRoots(texts);
   for (size_t i = 0; i < paths.size(); ++i) {

@@ -55,7 +55,7 @@ absl::StatusOr<StorePath> FollowToStore(const StoreDir& store_dir,
   while (true) {
     ahead.erase(0, std::min(ahead.find_first_not_of('/'), ahead.size()));
     absl::StatusOr<StorePath> found =
-        store_dir.PathContaining(behind + "/" + ahead);
+        store_dir.PathContaining(absl::StrFormat("%s/%s", behind, ahead));
     if (found.ok()) return found;
     if (ahead.empty()) break;
     const std::string name = ahead.substr(0, ahead.find('/'));
@@ -65,9 +65,10 @@ absl::StatusOr<StorePath> FollowToStore(const StoreDir& store_dir,
       behind.erase(std::min(behind.rfind('/'), behind.size()));
       continue;
     }
-    std::optional<std::string> target = ReadLink(behind + "/" + name);
+    std::string entry = absl::StrFormat("%s/%s", behind, name);
+    std::optional<std::string> target = ReadLink(entry);
     if (!target.has_value()) {
-      behind += "/" + name;
+      behind = std::move(entry);
       continue;
     }
     if (++links > kMostLinks) {
@@ -76,7 +77,7 @@ absl::StatusOr<StorePath> FollowToStore(const StoreDir& store_dir,
                           argument, kMostLinks));
     }
     if (target->starts_with('/')) behind.clear();
-    ahead = *target + ahead;
+    ahead.insert(0, *target);
   }
   return absl::NotFoundError(argument + ": not in the store");
 }
