@@ -1,5 +1,5 @@
 -- Views for people: times are UTC, the full path comes last. Every program
--- that opens the file parses them, hooks too, so they are short.
+-- but the hook parses them on opening the file, so they are short.
 
 -- What is open, oldest first: jobs that wait or are being sent, and what
 -- hooks have left that is not yet a job.

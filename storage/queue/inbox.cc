@@ -168,6 +168,8 @@ class InboxWriter::Impl {
     if (entries.empty()) return absl::OkStatus();
     absl::Status status = Insert(entries);
     if (absl::IsInternal(status)) {
+      NIXQ_RETURN_IF_ERROR(database_.ReadWholeSchema());
+      knows_whole_schema_ = true;
       NIXQ_RETURN_IF_ERROR(FillEmptyDatabase());
       status = Insert(entries);
     }
@@ -185,6 +187,7 @@ class InboxWriter::Impl {
             "created_unix_ms) VALUES (?1, ?2, ?3, ?4, ?5, ?6)"));
     NIXQ_ASSIGN_OR_RETURN(Transaction transaction,
                           Transaction::Begin(database_));
+    if (!knows_whole_schema_) NIXQ_RETURN_IF_ERROR(IsPlainTable());
     for (const InboxEntry& entry : entries) {
       insert.Bind(KindName(entry.kind), entry.path, entry.deriver, entry.named,
                   entry.source, entry.created_unix_ms);
@@ -192,6 +195,18 @@ class InboxWriter::Impl {
     }
     NIXQ_RETURN_IF_ERROR(transaction.Commit());
     return database_.Flush();
+  }
+
+  // INTERNAL: somebody has given the inbox an index or a trigger, of which a
+  // connection that has read no more than the table knows nothing.
+  absl::Status IsPlainTable() {
+    NIXQ_ASSIGN_OR_RETURN(
+        std::optional<int64_t> more,
+        database_.QueryInt("SELECT 1 FROM sqlite_schema WHERE tbl_name = "
+                           "'inbox' COLLATE NOCASE AND type <> 'table'"));
+    return more.has_value()
+               ? absl::InternalError("the inbox has indexes or triggers")
+               : absl::OkStatus();
   }
 
   // An empty file is an empty database (a person's `sqlite3 queue.db` leaves
@@ -225,12 +240,14 @@ class InboxWriter::Impl {
   }
 
   Database database_;
+  bool knows_whole_schema_ = false;
 };
 
 absl::StatusOr<InboxWriter> InboxWriter::Open(const std::string& state_dir,
                                               absl::Duration busy_timeout) {
   DatabaseOptions options;
   options.busy_timeout = busy_timeout;
+  options.first_table_only = true;  // the inbox, see schema/README.md
   std::string file = QueueFile(state_dir);
   absl::StatusOr<Database> database = Database::Open(file, options);
   if (absl::IsNotFound(database.status())) {

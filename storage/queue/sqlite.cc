@@ -131,6 +131,46 @@ absl::StatusOr<std::string> CanonicalFile(const std::string& file) {
   return canonical;
 }
 
+// While it lives, SQLite reads a schema only until its second row. Reading it
+// is a query as others are, so that a progress handler can interrupt it; and
+// with SQLITE_DBCONFIG_WRITABLE_SCHEMA, which is for looking into damaged
+// files, SQLite makes do with what it has read until then. An SQLite without
+// these handlers reads all of it.
+class SchemaHead {
+ public:
+  explicit SchemaHead(sqlite3* connection) : connection_(connection) {
+    sqlite3_db_config(connection_, SQLITE_DBCONFIG_WRITABLE_SCHEMA, 1, nullptr);
+    sqlite3_trace_v2(
+        connection_, SQLITE_TRACE_ROW,
+        [](unsigned, void* self, void*, void*) {
+          ++static_cast<SchemaHead*>(self)->rows_;
+          return 0;
+        },
+        this);
+    sqlite3_progress_handler(connection_, 1, &SchemaHead::Interrupt, this);
+  }
+  SchemaHead(const SchemaHead&) = delete;
+  SchemaHead& operator=(const SchemaHead&) = delete;
+  ~SchemaHead() {
+    sqlite3_progress_handler(connection_, 0, nullptr, nullptr);
+    sqlite3_trace_v2(connection_, 0, nullptr, nullptr);
+    sqlite3_db_config(connection_, SQLITE_DBCONFIG_WRITABLE_SCHEMA, 0, nullptr);
+  }
+
+ private:
+  // Once: what runs after that is no longer reading the schema.
+  static int Interrupt(void* self_pointer) {
+    auto* self = static_cast<SchemaHead*>(self_pointer);
+    if (self->rows_ < 2 || self->interrupted_) return 0;
+    self->interrupted_ = true;
+    return 1;
+  }
+
+  sqlite3* connection_;
+  int rows_ = 0;
+  bool interrupted_ = false;
+};
+
 }  // namespace
 
 // --- Statement --------------------------------------------------------------
@@ -306,7 +346,17 @@ absl::StatusOr<Database> Database::Open(const std::string& file,
   std::string pragmas = absl::StrFormat(
       "PRAGMA cache_size=-%d; PRAGMA synchronous=NORMAL; PRAGMA fullfsync=1;",
       options.cache_kib);
-  NIXQ_RETURN_IF_ERROR(database.Execute(pragmas));
+  // The first of these reads the schema.
+  absl::Status status;
+  if (options.first_table_only) {
+    SchemaHead head(connection);
+    status = database.Execute(pragmas);
+  }
+  // An SQLite that does not make do with a part was interrupted.
+  if (!options.first_table_only || absl::IsCancelled(status)) {
+    status = database.Execute(pragmas);
+  }
+  NIXQ_RETURN_IF_ERROR(status);
   if (options.read_only || database.impl_->Wal() != nullptr) return database;
   NIXQ_RETURN_IF_ERROR(database.Execute("PRAGMA journal_mode=WAL"));
   NIXQ_RETURN_IF_ERROR(database.Execute("SELECT 1 FROM sqlite_schema"));
@@ -321,6 +371,10 @@ void Database::ExpectLittleUse() {
   sqlite3_config(SQLITE_CONFIG_PAGECACHE, nullptr, 0, 0);
   sqlite3_config(SQLITE_CONFIG_LOOKASIDE, 0, 0);
   sqlite3_config(SQLITE_CONFIG_MEMSTATUS, 0);
+}
+
+absl::Status Database::ReadWholeSchema() {
+  return Execute("PRAGMA writable_schema=RESET");
 }
 
 absl::StatusOr<std::string> Database::MakeImage(const std::string& sql) {

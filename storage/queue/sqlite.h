@@ -37,6 +37,11 @@ struct DatabaseOptions {
   absl::Duration busy_timeout = absl::Seconds(5);
   // Memory for pages, per connection.
   int cache_kib = 2048;
+  // Reads the schema only until it knows the first table, if SQLite lets us.
+  // For a program that uses no other: it neither pays for what later versions
+  // and people add, nor has to understand it. Until ReadWholeSchema it knows of
+  // no index or trigger of that table either.
+  bool first_table_only = false;
 };
 
 // One prepared statement, borrowed from its database's cache; it goes back,
@@ -110,6 +115,9 @@ class Database {
   static void ExpectLittleUse();
   // The bytes of a new database file, in WAL mode, made by `sql`.
   static absl::StatusOr<std::string> MakeImage(const std::string& sql);
+
+  // Ends `first_table_only`. Not in a transaction.
+  absl::Status ReadWholeSchema();
 
   Database(Database&&) noexcept;
   Database& operator=(Database&&) noexcept;

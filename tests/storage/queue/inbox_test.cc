@@ -42,6 +42,11 @@ class InboxTest : public testing::Test {
     EXPECT_TRUE(value.ok()) << value.status();
     return value.ok() ? value->value_or(-1) : -1;
   }
+  void Execute(const std::string& sql) {
+    auto database = Database::Open(QueueFile(State()), {});
+    ASSERT_OK(database.status());
+    ASSERT_OK(database->Execute(sql));
+  }
   int64_t Rows() { return QueryInt("SELECT count(*) FROM inbox"); }
 
   mode_t ModeOf(const std::string& file) {
@@ -186,6 +191,47 @@ TEST_F(InboxTest, AnEmptyFileBecomesAQueue) {
   ASSERT_OK(Put({Output("a")}));
   EXPECT_EQ(Rows(), 1);
   EXPECT_EQ(QueryInt("PRAGMA user_version"), 1);
+}
+
+// A newer daemon's tables, or a person's, may be beyond an older hook.
+TEST_F(InboxTest, WhatElseThereIsNeedNotBeUnderstood) {
+  ASSERT_OK(Put({Output("a")}));
+  Execute(
+      "CREATE TABLE other (x); PRAGMA writable_schema = ON;"
+      "UPDATE sqlite_schema SET sql = 'CREATE TABLE of the future' "
+      "WHERE name = 'other'");
+  ASSERT_OK(Put({Output("b")}));
+  EXPECT_TRUE(
+      absl::IsDataLoss(Database::Open(QueueFile(State()), {}).status()));
+  DatabaseOptions options;
+  options.first_table_only = true;
+  ASSERT_OK_AND_ASSIGN(Database database,
+                       Database::Open(QueueFile(State()), options));
+  EXPECT_EQ(*database.QueryInt("SELECT count(*) FROM inbox"), 2);
+}
+
+TEST_F(InboxTest, IndexesAndTriggersOfAPersonAreKeptUp) {
+  ASSERT_OK(Put({Output("a")}));
+  for (const char* sql : {"CREATE INDEX by_path ON Inbox (path)",
+                          "DROP INDEX by_path; CREATE TABLE seen (path);"
+                          "CREATE TRIGGER see AFTER INSERT ON Inbox BEGIN "
+                          "INSERT INTO seen VALUES (NEW.path); END"}) {
+    Execute(sql);
+    ASSERT_OK(Put({Output("b")}));
+    EXPECT_EQ(QueryInt("SELECT count(*) FROM pragma_integrity_check "
+                       "WHERE integrity_check <> 'ok'"),
+              0);
+  }
+  EXPECT_EQ(Rows(), 3);
+  EXPECT_EQ(QueryInt("SELECT count(*) FROM seen"), 1);
+}
+
+TEST_F(InboxTest, TheInboxNeedNotComeFirst) {
+  ASSERT_EQ(mkdir(State().c_str(), 0750), 0);
+  std::ofstream(QueueFile(State())).close();
+  Execute("CREATE TABLE mine (x); " + std::string(schema::kMigrations[0].sql));
+  ASSERT_OK(Put({Output("a")}));
+  EXPECT_EQ(Rows(), 1);
 }
 
 TEST_F(InboxTest, AFileThatLostItsWalModeGetsItBack) {

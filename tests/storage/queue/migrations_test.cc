@@ -104,6 +104,17 @@ TEST_F(MigrationsTest, SeveralAtOnce) {
   EXPECT_EQ(Version(), NewestSchemaVersion());
 }
 
+// All that a hook reads of the schema is its first row.
+TEST_F(MigrationsTest, TheInboxComesFirstAndIsBare) {
+  ASSERT_OK(Migrate(*database_));
+  EXPECT_EQ(*database_->QueryInt("SELECT name = 'inbox' FROM sqlite_schema "
+                                 "ORDER BY rowid LIMIT 1"),
+            1);
+  EXPECT_EQ(*database_->QueryInt("SELECT count(*) FROM sqlite_schema "
+                                 "WHERE tbl_name = 'inbox' COLLATE NOCASE"),
+            1);
+}
+
 // What a hook makes is what the migrations make of nothing.
 TEST_F(MigrationsTest, AHooksDatabaseBecomesTheSame) {
   ASSERT_OK(Migrate(*database_));

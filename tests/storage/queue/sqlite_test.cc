@@ -196,6 +196,36 @@ TEST_F(SqliteTest, DamageIsDataLoss) {
   EXPECT_TRUE(absl::IsDataLoss(status)) << status;
 }
 
+// Beyond the first table the schema may hold what this SQLite cannot parse.
+TEST_F(SqliteTest, TheFirstTableNeedsNoOther) {
+  ASSERT_OK(database_->Execute(
+      "CREATE TABLE other (x); PRAGMA writable_schema = ON;"
+      "UPDATE sqlite_schema SET sql = 'CREATE TABLE of the future' "
+      "WHERE name = 'other'; PRAGMA writable_schema = RESET"));
+  database_.reset();
+  DatabaseOptions options;
+  absl::StatusOr<Database> all = Database::Open(file_, options);
+  EXPECT_TRUE(absl::IsDataLoss(all.status())) << all.status();
+  options.first_table_only = true;
+  ASSERT_OK_AND_ASSIGN(Database first, Database::Open(file_, options));
+  ASSERT_OK(first.Execute("INSERT INTO t VALUES (1, 'b')"));
+  EXPECT_EQ(*first.QueryInt("SELECT count(*) FROM t"), 1);
+  absl::Status whole = first.ReadWholeSchema();
+  if (whole.ok()) whole = first.QueryInt("SELECT 1 FROM t").status();
+  EXPECT_TRUE(absl::IsDataLoss(whole)) << whole;
+}
+
+TEST_F(SqliteTest, TheWholeSchemaCanBeReadLater) {
+  ASSERT_OK(database_->Execute("CREATE TABLE other (x)"));
+  DatabaseOptions options;
+  options.first_table_only = true;
+  ASSERT_OK_AND_ASSIGN(Database first, Database::Open(file_, options));
+  const std::string_view count = "SELECT count(*) FROM other";
+  EXPECT_TRUE(absl::IsInternal(first.QueryInt(count).status()));
+  ASSERT_OK(first.ReadWholeSchema());
+  EXPECT_EQ(*first.QueryInt(count), 0);
+}
+
 TEST_F(SqliteTest, ARelativeNameWorks) {
   std::string before = std::filesystem::current_path();
   ASSERT_EQ(chdir(dir_.path().c_str()), 0);
