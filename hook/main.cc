@@ -30,6 +30,7 @@
 #include "storage/base/inherited.h"
 #include "storage/base/io.h"
 #include "storage/base/text.h"
+#include "storage/base/turns.h"
 
 namespace nixq {
 namespace {
@@ -296,6 +297,7 @@ int Main(int argc, char** argv) {
   std::signal(SIGXFSZ, SIG_IGN);
   last_words.exit_status = strict ? 1 : 0;
   LimitLife();
+  AskForShortTurns();
   // Out of memory. In a worker it is that worker's failure.
   std::set_terminate([] {
     if (last_words.text.empty()) {

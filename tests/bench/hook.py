@@ -74,6 +74,7 @@ class Bench:
         self.state = os.path.join(base, "state")
         self.store = os.path.join(base, "store")
         os.mkdir(self.store)
+        queued.BIN = queued.BIN or os.path.dirname(os.path.abspath(hook))
         build_programs(base)
         # As installed: written in one go, not as a linker leaves it.
         self.hook = shutil.copy(hook, os.path.join(base, "queued-hook"))
