@@ -178,6 +178,7 @@ class Bench:
         shutil.rmtree(self.state)
         daemon = history.make_history(self.state, jobs)
         daemon.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        history.flush(self.state)
         self.measure(f"{jobs:,} jobs")
         self.measure(f"{jobs:,} jobs, 16 at a time", 16)
         daemon.close()

@@ -25,11 +25,20 @@ FROM paths
 """
 
 
+def flush(state_dir):
+    """Waits until the queue of `state_dir` is on the disk: else the first
+    hook has to, for hundreds of megabytes that are not its own."""
+    for ending in ("", "-wal"):
+        with open(os.path.join(state_dir, "queue.db" + ending), "rb") as file:
+            os.fsync(file.fileno())
+
+
 def make_history(state_dir, count):
     """Makes the queue of `state_dir`, in WAL mode, with `count` done jobs.
 
     Returns an open connection; nothing of the WAL has been moved into the
     file, so that it holds everything for as long as the connection is open.
+    All of it is on the disk.
     """
     os.makedirs(state_dir, exist_ok=True)
     connection = sqlite3.connect(os.path.join(state_dir, "queue.db"),
@@ -50,4 +59,5 @@ def make_history(state_dir, count):
     connection.execute(PATHS, (count,))
     connection.execute(JOBS)
     connection.execute("COMMIT")
+    flush(state_dir)
     return connection

@@ -43,6 +43,7 @@ class History(HookTest):
             shutil.copy(self.database + ending,
                         os.path.join(crashed, "queue.db" + ending))
         connection.close()
+        history.flush(crashed)
         self.state = crashed
         output, drv = self.add_build()
         self.assert_silent(self.run_hook(DRV_PATH=drv))
