@@ -116,7 +116,8 @@ class Database {
   // The bytes of a new database file, in WAL mode, made by `sql`.
   static absl::StatusOr<std::string> MakeImage(const std::string& sql);
 
-  // Ends `first_table_only`. Not in a transaction.
+  // Ends `first_table_only`: the next statement reads the schema, whole, and
+  // fails if it cannot be (DATA_LOSS). Not in a transaction.
   absl::Status ReadWholeSchema();
 
   Database(Database&&) noexcept;
