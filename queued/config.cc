@@ -27,10 +27,9 @@ namespace {
 
 constexpr size_t kMaxFileBytes = size_t{1024} * 1024;
 // toml++ recurses once for each dot of a key, and a key ends with its line.
-constexpr size_t kMaxLineBytes = 4096;
+constexpr size_t kMaxKeyLineBytes = 4096;
 // No key lies deeper than an array in a table in the array of targets.
 constexpr int kMaxDepth = 5;
-constexpr std::string_view kSystemFile = "/etc/nix-queued/queued.toml";
 constexpr std::string_view kSystemStateDir = "/var/lib/nix-queued";
 
 ConfigPosition PositionOf(const toml::source_position& position) {
@@ -84,8 +83,8 @@ std::optional<ConfigPosition> TooLongLine(std::string_view text) {
   size_t start = 0;
   while (start < text.size()) {
     size_t end = std::min(text.find('\n', start), text.size());
-    if (end - start > kMaxLineBytes) {
-      return ConfigPosition{line, static_cast<int>(kMaxLineBytes)};
+    if (end - start > kMaxKeyLineBytes) {
+      return ConfigPosition{line, static_cast<int>(kMaxKeyLineBytes)};
     }
     start = end + 1;
     ++line;
@@ -103,7 +102,7 @@ std::optional<ConfigNode> ParseToml(std::string_view text,
   }
   if (auto position = TooLongLine(text)) {
     problems.Add(*position, absl::StrFormat("the line is longer than %d bytes",
-                                            kMaxLineBytes));
+                                            kMaxKeyLineBytes));
     return std::nullopt;
   }
   toml::parse_result result = toml::parse(text, file);
@@ -115,15 +114,10 @@ std::optional<ConfigNode> ParseToml(std::string_view text,
   return NodeOf(result.table(), 0);
 }
 
-std::string Variable(const Surroundings& surroundings, std::string_view name) {
-  auto found = surroundings.variables.find(std::string(name));
-  return found == surroundings.variables.end() ? "" : found->second;
-}
-
 // The variable's value; one that is not absolute is reported and not taken.
 std::string DirectoryVariable(const Surroundings& surroundings,
                               std::string_view name, ConfigProblems& problems) {
-  std::string value = Variable(surroundings, name);
+  std::string value = surroundings.Variable(name);
   if (value.empty() || value.front() == '/') return value;
   problems.Add({}, absl::StrFormat("the environment's %s must be an absolute "
                                    "path, not \"%s\"",
@@ -142,15 +136,15 @@ void FillPlaces(const Surroundings& surroundings, ConfigProblems& problems,
   auto variable = [&](std::string_view name) {
     return DirectoryVariable(surroundings, name, problems);
   };
-  std::string default_state_dir = config.file == kSystemFile
+  std::string default_state_dir = config.file == kSystemConfigFile
                                       ? std::string(kSystemStateDir)
                                       : DefaultStateDir(surroundings);
   config.state_dir = FirstOf(variable("NIX_QUEUED_STATE_DIR"), config.state_dir,
                              default_state_dir);
   if (config.store_dir.empty()) {
     absl::StatusOr<StoreDir> store_dir =
-        StoreDir::FromEnvironment(Variable(surroundings, "NIX_STORE_DIR"),
-                                  Variable(surroundings, "NIX_STORE"));
+        StoreDir::FromEnvironment(surroundings.Variable("NIX_STORE_DIR"),
+                                  surroundings.Variable("NIX_STORE"));
     if (store_dir.ok()) {
       config.store_dir = store_dir->path();
     } else {
@@ -172,7 +166,7 @@ void FillPlaces(const Surroundings& surroundings, ConfigProblems& problems,
 
 void FillProxies(const Surroundings& surroundings, Config& config) {
   auto variable = [&](std::string_view name) {
-    return Variable(surroundings, name);
+    return surroundings.Variable(name);
   };
   std::string all = FirstOf(variable("all_proxy"), variable("ALL_PROXY"));
   // HTTP_PROXY in capitals is what a CGI server makes of a client's header.
@@ -189,7 +183,7 @@ ParsedConfig ParseConfig(std::string_view text, const std::string& file,
   ParsedConfig parsed;
   parsed.config.file = file;
   ConfigProblems problems(file);
-  ConfigScope scope{problems, Variable(surroundings, "CREDENTIALS_DIRECTORY")};
+  ConfigScope scope{problems, surroundings.Variable("CREDENTIALS_DIRECTORY")};
   if (auto root = ParseToml(text, file, problems)) {
     ReadSections(*root, scope, parsed.config);
     ReadTargets(*root, scope, parsed.config);

@@ -120,6 +120,9 @@ struct Surroundings {
   std::map<std::string, std::string> variables;
   bool is_root = false;
   std::string home;
+
+  // Empty without the variable, too.
+  std::string Variable(std::string_view name) const;
 };
 Surroundings SurroundingsOfProcess();
 
@@ -132,6 +135,8 @@ struct ParsedConfig {
   Config config;
   std::vector<ConfigProblem> problems;  // empty: the configuration is good
 };
+
+inline constexpr char kSystemConfigFile[] = "/etc/nix-queued/queued.toml";
 
 // $NIX_QUEUED_CONFIG, else for root /etc/nix-queued/queued.toml, else
 // $XDG_CONFIG_HOME/nix-queued/queued.toml (default ~/.config), or the one in

@@ -12,20 +12,12 @@ extern char** environ;
 namespace nixq {
 namespace {
 
-constexpr char kSystemFile[] = "/etc/nix-queued/queued.toml";
-
-std::string Variable(const Surroundings& surroundings,
-                     const std::string& name) {
-  auto found = surroundings.variables.find(name);
-  return found == surroundings.variables.end() ? "" : found->second;
-}
-
 // An XDG base directory; relative ones are to be ignored, says their
 // specification.
 std::string BaseDirectory(const Surroundings& surroundings,
                           const std::string& variable,
                           const std::string& below_home) {
-  std::string value = Variable(surroundings, variable);
+  std::string value = surroundings.Variable(variable);
   if (!value.empty() && value.front() == '/') return value;
   return surroundings.home + below_home;
 }
@@ -42,6 +34,11 @@ std::string HomeFromPasswd() {
 
 }  // namespace
 
+std::string Surroundings::Variable(std::string_view name) const {
+  auto found = variables.find(std::string(name));
+  return found == variables.end() ? "" : found->second;
+}
+
 Surroundings SurroundingsOfProcess() {
   Surroundings surroundings;
   for (char** variable = environ; variable != nullptr && *variable != nullptr;
@@ -53,24 +50,24 @@ Surroundings SurroundingsOfProcess() {
                                    text.substr(equals + 1));
   }
   surroundings.is_root = geteuid() == 0;
-  surroundings.home = Variable(surroundings, "HOME");
+  surroundings.home = surroundings.Variable("HOME");
   if (surroundings.home.empty()) surroundings.home = HomeFromPasswd();
   return surroundings;
 }
 
 std::string DefaultConfigFile(const Surroundings& surroundings) {
-  std::string named = Variable(surroundings, "NIX_QUEUED_CONFIG");
+  std::string named = surroundings.Variable("NIX_QUEUED_CONFIG");
   if (!named.empty()) return named;
-  if (surroundings.is_root) return kSystemFile;
+  if (surroundings.is_root) return kSystemConfigFile;
   std::string own = BaseDirectory(surroundings, "XDG_CONFIG_HOME", "/.config") +
                     "/nix-queued/queued.toml";
   bool only_the_systems_is_there =
-      access(own.c_str(), F_OK) != 0 && access(kSystemFile, F_OK) == 0;
-  return only_the_systems_is_there ? kSystemFile : own;
+      access(own.c_str(), F_OK) != 0 && access(kSystemConfigFile, F_OK) == 0;
+  return only_the_systems_is_there ? kSystemConfigFile : own;
 }
 
 std::string DefaultStateDir(const Surroundings& surroundings) {
-  std::string named = Variable(surroundings, "NIX_QUEUED_STATE_DIR");
+  std::string named = surroundings.Variable("NIX_QUEUED_STATE_DIR");
   if (!named.empty()) return named;
   if (surroundings.is_root) return "/var/lib/nix-queued";
   return BaseDirectory(surroundings, "XDG_STATE_HOME", "/.local/state") +

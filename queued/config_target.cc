@@ -11,7 +11,6 @@ namespace nixq {
 namespace {
 
 using Value = ConfigValue;
-using Target = TargetConfig;
 
 constexpr size_t kMostTargets = 100;
 constexpr absl::Duration kShortest = absl::Milliseconds(1);
@@ -118,18 +117,18 @@ absl::Status CheckSshOption(std::string_view text) {
 }
 
 struct TargetKey {
-  ConfigKey<Target> key;
+  ConfigKey<TargetConfig> key;
   unsigned kinds;
 };
 
 constexpr TargetKey kTargetKeys[] = {
-    {{"name",
-      [](const Value& v, Target& t) { Assign(t.name, v.Text(CheckName)); }},
+    {{"name", [](const Value& v,
+                 TargetConfig& t) { Assign(t.name, v.Text(CheckName)); }},
      kAll},
     // Read before all others, because the kind comes from it.
-    {{"url", [](const Value&, Target&) {}}, kAll},
+    {{"url", [](const Value&, TargetConfig&) {}}, kAll},
     {{"compression",
-      [](const Value& v, Target& t) {
+      [](const Value& v, TargetConfig& t) {
         constexpr Compression kMethods[] = {
             Compression::kZstd, Compression::kXz, Compression::kNone};
         if (auto i = v.Choice({"zstd", "xz", "none"})) {
@@ -138,23 +137,25 @@ constexpr TargetKey kTargetKeys[] = {
       }},
      kStored},
     {{"compression-level",
-      [](const Value& v, Target& t) {
+      [](const Value& v, TargetConfig& t) {
         Assign(t.compression.level, v.Integer(0, 19));
       }},
      kStored},
     {{"closure",
-      [](const Value& v, Target& t) { Assign(t.closure, v.Boolean()); }},
+      [](const Value& v, TargetConfig& t) { Assign(t.closure, v.Boolean()); }},
      kStored | kSsh},
-    {{"priority", [](const Value& v,
-                     Target& t) { Assign(t.priority, v.Integer(0, 1000)); }},
+    {{"priority",
+      [](const Value& v, TargetConfig& t) {
+        Assign(t.priority, v.Integer(0, 1000));
+      }},
      kStored},
     {{"want-mass-query",
-      [](const Value& v, Target& t) {
+      [](const Value& v, TargetConfig& t) {
         Assign(t.want_mass_query, v.Boolean());
       }},
      kStored},
     {{"include",
-      [](const Value& v, Target& t) {
+      [](const Value& v, TargetConfig& t) {
         Assign(t.include, v.Texts());
         if (v.node().kind == ConfigNode::Kind::kArray &&
             v.node().items.empty()) {
@@ -163,107 +164,115 @@ constexpr TargetKey kTargetKeys[] = {
       }},
      kAll},
     {{"exclude",
-      [](const Value& v, Target& t) { Assign(t.exclude, v.Texts()); }},
+      [](const Value& v, TargetConfig& t) { Assign(t.exclude, v.Texts()); }},
      kAll},
     {{"max-nar-size",
-      [](const Value& v, Target& t) {
+      [](const Value& v, TargetConfig& t) {
         Assign(t.max_nar_size_bytes, v.Size());
       }},
      kAll},
-    {{"systems", [](const Value& v,
-                    Target& t) { Assign(t.systems, v.Texts(CheckSystem)); }},
+    {{"systems",
+      [](const Value& v, TargetConfig& t) {
+        Assign(t.systems, v.Texts(CheckSystem));
+      }},
      kAll},
     {{"skip-signed-by",
-      [](const Value& v, Target& t) {
+      [](const Value& v, TargetConfig& t) {
         Assign(t.skip_signed_by, v.Texts(CheckKeyName));
       }},
      kStored},
     {{"upstreams",
-      [](const Value& v, Target& t) {
+      [](const Value& v, TargetConfig& t) {
         Assign(t.upstreams, v.Texts(CheckUpstreamUrl));
       }},
      kStored},
     {{"netrc-file",
-      [](const Value& v, Target& t) { Assign(t.netrc_file, v.File()); }},
+      [](const Value& v, TargetConfig& t) { Assign(t.netrc_file, v.File()); }},
      kAsked},
     {{"bearer-token-file",
-      [](const Value& v, Target& t) { Assign(t.bearer_token_file, v.File()); }},
+      [](const Value& v, TargetConfig& t) {
+        Assign(t.bearer_token_file, v.File());
+      }},
      kAsked},
     {{"client-certificate-file",
-      [](const Value& v, Target& t) {
+      [](const Value& v, TargetConfig& t) {
         Assign(t.client_certificate_file, v.File());
       }},
      kAsked},
     {{"client-key-file",
-      [](const Value& v, Target& t) { Assign(t.client_key_file, v.File()); }},
+      [](const Value& v, TargetConfig& t) {
+        Assign(t.client_key_file, v.File());
+      }},
      kAsked},
     {{"ca-file",
-      [](const Value& v, Target& t) { Assign(t.ca_file, v.File()); }},
+      [](const Value& v, TargetConfig& t) { Assign(t.ca_file, v.File()); }},
      kAsked},
     {{"connect-limit",
-      [](const Value& v, Target& t) {
+      [](const Value& v, TargetConfig& t) {
         Assign(t.connect_limit, v.Duration(kShortest, kLongest));
       }},
      kAsked | kSsh},
     {{"stall-limit",
-      [](const Value& v, Target& t) {
+      [](const Value& v, TargetConfig& t) {
         Assign(t.stall_limit, v.Duration(kShortest, kLongest));
       }},
      kAsked | kSsh},
     {{"max-connections",
-      [](const Value& v, Target& t) {
+      [](const Value& v, TargetConfig& t) {
         Assign(t.max_connections, v.Integer(1, 256));
       }},
      kAsked},
     {{"ssh-key-file",
-      [](const Value& v, Target& t) { Assign(t.ssh_key_file, v.File()); }},
+      [](const Value& v, TargetConfig& t) {
+        Assign(t.ssh_key_file, v.File());
+      }},
      kSsh},
     {{"ssh-known-hosts-file",
-      [](const Value& v, Target& t) {
+      [](const Value& v, TargetConfig& t) {
         Assign(t.ssh_known_hosts_file, v.File());
       }},
      kSsh},
     {{"ssh-options",
-      [](const Value& v, Target& t) {
+      [](const Value& v, TargetConfig& t) {
         Assign(t.ssh_options, v.Texts(CheckSshOption));
       }},
      kSsh},
     {{"ssh-remote-program",
-      [](const Value& v, Target& t) {
+      [](const Value& v, TargetConfig& t) {
         Assign(t.ssh_remote_program, v.Text(CheckWord));
       }},
      kSsh},
     {{"ssh-remote-store",
-      [](const Value& v, Target& t) {
+      [](const Value& v, TargetConfig& t) {
         Assign(t.ssh_remote_store, v.Text(CheckWord));
       }},
      kSsh},
     {{"substitute-on-destination",
-      [](const Value& v, Target& t) {
+      [](const Value& v, TargetConfig& t) {
         Assign(t.substitute_on_destination, v.Boolean());
       }},
      kSsh},
-    {{"pin-remote",
-      [](const Value& v, Target& t) { Assign(t.pin_remote, v.Boolean()); }},
+    {{"pin-remote", [](const Value& v,
+                       TargetConfig& t) { Assign(t.pin_remote, v.Boolean()); }},
      kSsh},
     {{"remote-roots-directory",
-      [](const Value& v, Target& t) {
+      [](const Value& v, TargetConfig& t) {
         Assign(t.remote_roots_directory, v.Directory());
       }},
      kSsh},
     {{"batch-paths",
-      [](const Value& v, Target& t) {
+      [](const Value& v, TargetConfig& t) {
         Assign(t.batch_paths, v.Integer(1, 10000));
       }},
      kSsh},
     {{"batch-size",
-      [](const Value& v, Target& t) { Assign(t.batch_bytes, v.Size()); }},
+      [](const Value& v, TargetConfig& t) { Assign(t.batch_bytes, v.Size()); }},
      kSsh},
 };
 
 // What ssh, Nix and the other machine's shell would not all take alone, as the
 // target would find out when it is used. One key at a time, to say which.
-void CheckSsh(const ConfigNode& table, const Target& target,
+void CheckSsh(const ConfigNode& table, const TargetConfig& target,
               const ConfigScope& scope) {
   absl::StatusOr<StoreDir> store_dir = StoreDir::Parse("/nix/store");
   if (!store_dir.ok()) return;
@@ -299,7 +308,7 @@ void CheckSsh(const ConfigNode& table, const Target& target,
 }
 
 // What is wrong between keys that are each right.
-void CheckTogether(const ConfigNode& table, const Target& target,
+void CheckTogether(const ConfigNode& table, const TargetConfig& target,
                    const ConfigScope& scope) {
   const ConfigEntry* level = table.Find("compression-level");
   if (level != nullptr && target.compression.level) {
@@ -328,7 +337,7 @@ void CheckTogether(const ConfigNode& table, const Target& target,
 
 // True: the target's kind is known.
 bool ReadUrl(const ConfigNode& table, const ConfigScope& scope,
-             Target& target) {
+             TargetConfig& target) {
   const ConfigEntry* entry = table.Find("url");
   if (entry == nullptr) {
     scope.problems.Add(table.position, "this target has no 'url'");
@@ -354,8 +363,8 @@ bool ReadUrl(const ConfigNode& table, const ConfigScope& scope,
   return true;
 }
 
-Target ReadTarget(const ConfigNode& table, const ConfigScope& scope) {
-  Target target;
+TargetConfig ReadTarget(const ConfigNode& table, const ConfigScope& scope) {
+  TargetConfig target;
   bool kind_known = ReadUrl(table, scope, target);
   for (const ConfigEntry& entry : table.entries) {
     const TargetKey* found = nullptr;
@@ -379,7 +388,8 @@ Target ReadTarget(const ConfigNode& table, const ConfigScope& scope) {
   return target;
 }
 
-void CheckNames(const ConfigNode& tables, const std::vector<Target>& targets,
+void CheckNames(const ConfigNode& tables,
+                const std::vector<TargetConfig>& targets,
                 const ConfigScope& scope) {
   std::set<std::string> names;
   for (size_t i = 0; i < targets.size(); ++i) {

@@ -11,7 +11,7 @@ namespace {
 
 constexpr size_t kMaxUrlBytes = 2048;
 constexpr size_t kMaxNameBytes = 64;
-constexpr std::string_view kLocal = "local:";
+constexpr std::string_view kLocalPrefix = "local:";
 
 absl::Status Bad(std::string_view what) {
   return absl::InvalidArgumentError(std::string(what));
@@ -187,10 +187,11 @@ absl::Status UnknownScheme(std::string_view url,
 
 absl::StatusOr<TargetUrl> ParseTargetUrl(std::string_view url) {
   if (absl::Status status = CheckCharacters(url); !status.ok()) return status;
-  if (url == kLocal)
+  if (url == kLocalPrefix)
     return TargetUrl{.kind = TargetKind::kLocal, .name = "local"};
-  bool local = url.starts_with(kLocal);
-  std::optional<Pieces> pieces = Cut(local ? url.substr(kLocal.size()) : url);
+  bool local = url.starts_with(kLocalPrefix);
+  std::optional<Pieces> pieces =
+      Cut(local ? url.substr(kLocalPrefix.size()) : url);
   if (local && (!pieces || !IsHttp(*pieces))) {
     return Bad(
         "must have http:// or https:// after \"local:\": the address "

@@ -10,20 +10,20 @@ namespace nixq {
 namespace {
 
 constexpr size_t kMaxHostBytes = 40;
-constexpr size_t kMaxNameBytes = 64;
+constexpr size_t kMaxSenderBytes = 64;
 constexpr size_t kDigits = 8;
 
-bool IsLetter(char c) {
+bool IsLetterOrDigit(char c) {
   return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') ||
          (c >= '0' && c <= '9');
 }
 
 // Also what the other machine's shell and `find` leave alone.
 bool IsGood(std::string_view name) {
-  return !name.empty() && name.size() <= kMaxNameBytes &&
-         IsLetter(name.front()) &&
+  return !name.empty() && name.size() <= kMaxSenderBytes &&
+         IsLetterOrDigit(name.front()) &&
          std::all_of(name.begin(), name.end(), [](char c) {
-           return IsLetter(c) || c == '-' || c == '_';
+           return IsLetterOrDigit(c) || c == '-' || c == '_';
          });
 }
 
@@ -34,7 +34,7 @@ std::string MakeSenderName(const Machine& machine,
   std::string name;
   for (char c : machine.host_name.substr(0, machine.host_name.find('.'))) {
     if (name.size() == kMaxHostBytes) break;
-    if (IsLetter(c) || (c == '-' && !name.empty())) name += c;
+    if (IsLetterOrDigit(c) || (c == '-' && !name.empty())) name += c;
   }
   if (name.empty()) name = "machine";
   Sha256 hash;
@@ -46,7 +46,7 @@ std::string MakeSenderName(const Machine& machine,
 
 std::string LoadSenderName(const std::string& state_dir) {
   const std::string file = state_dir + "/sender-name";
-  const auto text = ReadFile(file, 4 * kMaxNameBytes);
+  const auto text = ReadFile(file, 4 * kMaxSenderBytes);
   if (text.ok() && IsGood(Trim(*text))) return std::string(Trim(*text));
   std::string name = MakeSenderName(ThisMachine(), state_dir);
   WriteFileAtomically(file, name + "\n", 0644).IgnoreError();

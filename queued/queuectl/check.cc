@@ -20,8 +20,6 @@
 namespace nixq {
 namespace {
 
-constexpr absl::Duration kDaemonLimit = absl::Seconds(2);
-
 bool FromSystemd(const std::string& file) {
   return file.starts_with("$CREDENTIALS_DIRECTORY/") ||
          file.starts_with("/run/credentials/");

@@ -17,7 +17,6 @@
 namespace nixq {
 namespace {
 
-constexpr absl::Duration kDaemonLimit = absl::Seconds(2);
 constexpr absl::Duration kNixLimit = absl::Seconds(10);
 constexpr size_t kMaxScriptBytes = size_t{64} << 10;
 constexpr size_t kMaxWaiting = 1'000'000;

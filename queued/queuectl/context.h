@@ -23,6 +23,9 @@ inline constexpr int kExitFailed = 1;
 inline constexpr int kExitUsage = 2;
 inline constexpr int kExitNoDaemon = 3;
 
+// How long a running daemon may take to say what it is doing.
+inline constexpr absl::Duration kDaemonLimit = absl::Seconds(2);
+
 // Results go to standard output, talk to standard error. One object for one
 // command.
 class Context {

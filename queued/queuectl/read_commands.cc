@@ -16,8 +16,6 @@ namespace {
 
 using nlohmann::json;
 
-constexpr absl::Duration kDaemonLimit = absl::Seconds(2);
-
 json Time(absl::Time time) {
   if (time <= absl::UnixEpoch()) return nullptr;
   return absl::FormatTime("%Y-%m-%dT%H:%M:%E3SZ", time, absl::UTCTimeZone());

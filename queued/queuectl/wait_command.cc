@@ -18,7 +18,6 @@ namespace {
 
 using nlohmann::json;
 
-constexpr absl::Duration kDaemonLimit = absl::Seconds(2);
 constexpr absl::Duration kFirstLook = absl::Milliseconds(50);
 constexpr absl::Duration kSlowestLook = absl::Seconds(1);
 // A daemon that is being started gets this long to answer.

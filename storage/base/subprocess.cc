@@ -39,7 +39,7 @@ constexpr absl::Duration kGrace = absl::Milliseconds(500);
 constexpr int kExitPollMs = 20;
 constexpr size_t kReadBytes = size_t{64} * 1024;
 // A longer line is delivered in pieces of this length.
-constexpr size_t kMaxLineBytes = size_t{64} * 1024;
+constexpr size_t kMaxOutputLineBytes = size_t{64} * 1024;
 
 absl::Duration Since(SteadyClock::time_point start) {
   return absl::FromChrono(SteadyClock::now() - start);
@@ -290,7 +290,7 @@ class LineSplitter {
     if (!on_line_) return;
     for (char c : bytes) {
       if (c != '\n') pending_.push_back(c);
-      if (c == '\n' || pending_.size() == kMaxLineBytes) Deliver();
+      if (c == '\n' || pending_.size() == kMaxOutputLineBytes) Deliver();
     }
   }
   void Finish() {

@@ -25,7 +25,7 @@ constexpr size_t kBufferBytes = size_t{256} * 1024;
 // From here on the kernel is told that the whole file will be read.
 constexpr uint64_t kReadAheadFromBytes = uint64_t{1} << 20;
 constexpr std::string_view kCaseHackSuffix = "~nix~case~hack~";
-constexpr size_t kMaxTargetBytes = 4096;
+constexpr size_t kMaxSymlinkBytes = 4096;
 
 // Errors of the file system are this path's, not those of whoever receives
 // the archive.
@@ -199,7 +199,7 @@ class NarWriter {
   }
 
   absl::Status Symlink(int parent, const std::string& name) {
-    char target[kMaxTargetBytes];
+    char target[kMaxSymlinkBytes];
     const ssize_t length =
         readlinkat(parent, name.c_str(), target, sizeof target);
     if (length < 0) return OpenError("read symlink");

@@ -20,7 +20,7 @@ namespace nixq {
 namespace {
 
 constexpr mode_t kStateDirMode = 0750;
-constexpr std::string_view kTemporaryPrefix = ".queue.db.";
+constexpr std::string_view kUnfinishedPrefix = ".queue.db.";
 constexpr absl::Duration kTemporaryLife = absl::Minutes(1);
 constexpr size_t kMaxNames = 1'000'000;
 
@@ -40,7 +40,7 @@ absl::StatusOr<UniqueFd> CreateTemporary(const std::string& state_dir,
                                          mode_t mode, std::string* name) {
   for (int attempt = 0; attempt < 100; ++attempt) {
     *name = absl::StrFormat("%s/%s%d.%d", state_dir,
-                            std::string(kTemporaryPrefix), getpid(), attempt);
+                            std::string(kUnfinishedPrefix), getpid(), attempt);
     int fd = open(name->c_str(),
                   O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, mode);
     if (fd >= 0) return UniqueFd(fd);
@@ -123,7 +123,7 @@ void SweepUnfinishedDatabases(const std::string& state_dir) {
   if (!names.ok()) return;
   const absl::Time now = SystemClock().Now();
   for (const std::string& name : *names) {
-    if (!name.starts_with(kTemporaryPrefix)) continue;
+    if (!name.starts_with(kUnfinishedPrefix)) continue;
     std::string file = state_dir;
     file.append("/").append(name);
     struct stat st;

@@ -33,6 +33,10 @@ inline absl::Time FromRow(int64_t unix_ms) {
   return absl::FromUnixMillis(unix_ms);
 }
 
+// "/nix/store/<32>-hello-2.12" -> "hello-2.12", what people look for; without
+// a dash all of the base name.
+std::string_view NameOf(std::string_view path);
+
 // The words of rows back to values. The schema allows no others, so that an
 // unknown one (a newer schema cannot be open) reads as the first value.
 JobState JobStateFromName(std::string_view name);

@@ -8,9 +8,7 @@
 #include "storage/queue/queue_impl.h"
 
 namespace nixq {
-namespace {
 
-// "/nix/store/<32>-hello-2.12" -> "hello-2.12", what people look for.
 std::string_view NameOf(std::string_view path) {
   size_t slash = path.rfind('/');
   std::string_view base =
@@ -18,6 +16,8 @@ std::string_view NameOf(std::string_view path) {
   size_t dash = base.find('-');
   return dash == std::string_view::npos ? base : base.substr(dash + 1);
 }
+
+namespace {
 
 absl::StatusOr<std::vector<int64_t>> ConfiguredTargets(Database& database) {
   NIXQ_ASSIGN_OR_RETURN(

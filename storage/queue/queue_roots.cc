@@ -40,12 +40,6 @@ absl::StatusOr<bool> HasPaths(Database& database) {
   return version > kInboxSchema;
 }
 
-// "/nix/store/<32>-hello-2.12" -> "hello-2.12".
-std::string_view NameOf(std::string_view path) {
-  const size_t dash = path.find('-', path.rfind('/') + 1);
-  return dash == std::string_view::npos ? "" : path.substr(dash + 1);
-}
-
 // What was given to the queue and is not in its tables yet.
 class Waiting {
  public:
