@@ -17,6 +17,7 @@ cd "$source_dir"
 build_dir=$source_dir/build/$preset
 launcher=$(compiler_launcher)
 cmake --preset "$preset" -DNIXQ_BUILD_TESTS=ON -DNIXQ_WERROR=ON \
+  -DNIXQ_PRECOMPILE=ON \
   ${launcher:+"$launcher"}
 cmake --build "$build_dir"
 
