@@ -216,6 +216,7 @@ struct Listing {
   std::vector<Arrival> arrivals;
   std::vector<TargetRow> targets;
   DaemonView::State daemon = DaemonView::State::kStopped;
+  bool cut = false;  // there is more
 };
 
 // Jobs in the states asked for: one, or all that are not done, and then what
@@ -226,7 +227,7 @@ absl::StatusOr<Listing> List(const Context& context,
   JobFilter filter;
   filter.older_than = arguments.older_than;
   if (!arguments.target.empty()) filter.target = arguments.target;
-  filter.limit = arguments.limit;
+  filter.limit = arguments.limit + 1;  // tells whether there is more
   filter.open_only = arguments.state.empty();
   for (JobState state : {JobState::kSending, JobState::kQueued,
                          JobState::kParked, JobState::kDone}) {
@@ -239,9 +240,11 @@ absl::StatusOr<Listing> List(const Context& context,
                                   ? context.now() - *arguments.older_than
                                   : absl::InfiniteFuture();
     NIXQ_ASSIGN_OR_RETURN(listing.arrivals,
-                          report.Arrivals(before, arguments.limit));
+                          report.Arrivals(before, arguments.limit + 1));
   }
   NIXQ_ASSIGN_OR_RETURN(listing.jobs, report.Jobs(filter));
+  listing.cut = listing.jobs.size() + listing.arrivals.size() > arguments.limit;
+  listing.jobs.resize(std::min(listing.jobs.size(), arguments.limit));
   listing.arrivals.resize(
       std::min(listing.arrivals.size(), arguments.limit - listing.jobs.size()));
   NIXQ_ASSIGN_OR_RETURN(listing.targets, report.Targets());
@@ -269,6 +272,11 @@ void PrintListJson(const Listing& listing, absl::Time now) {
 int RunList(const Context& context, const ListArguments& arguments) {
   absl::StatusOr<Listing> listing = List(context, arguments);
   if (!listing.ok()) return Complain(listing.status());
+  if (listing->cut) {
+    absl::FPrintF(stderr,
+                  "queuectl: there are more than these %d; see --limit\n",
+                  arguments.limit);
+  }
   const absl::Time now = context.now();
   if (context.json()) {
     PrintListJson(*listing, now);

@@ -99,6 +99,17 @@ class Reading(ctl_case.CtlCase):
                 "list", "--target", "away")])
         self.assertEqual([], self.queue.ctl_json("list", "--older-than",
                                                  "1h"))
+        self.assertEqual(
+            "", self.queue.ctl("--json", "list", "--limit", "1").stderr)
+        another = self.build("another")
+        self.queue.wait_for_rows(
+            f"SELECT 1 FROM queue WHERE path = '{another}' "
+            "AND state = 'queued'", "the other job")
+        for options in [], ["--json"]:
+            cut = self.queue.ctl(*options, "list", "--limit", "1")
+            self.assertIn("more than these 1; see --limit", cut.stderr)
+            self.assertIn(waiting, cut.stdout)
+        self.assertEqual("", self.queue.ctl("list", "--limit", "2").stderr)
         self.assertEqual(1, len(self.queue.ctl_json("list", "--limit", "1")))
 
     def test_show_tells_everything(self):
