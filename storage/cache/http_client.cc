@@ -26,8 +26,8 @@ class Upload : public HttpUpload {
       std::optional<uint64_t> size_bytes, const Cancellation& cancel) {
     NIXQ_ASSIGN_OR_RETURN(HttpCredentials credentials,
                           HttpCredentials::Load(options));
-    std::unique_ptr<Upload> upload(
-        new Upload(loop, options, request, std::move(credentials), size_bytes));
+    std::unique_ptr<Upload> upload(new Upload(
+        loop, options, request, std::move(credentials), size_bytes, cancel));
     NIXQ_ASSIGN_OR_RETURN(
         upload->transfer_,
         Transfer::Make(upload->options_, upload->credentials_, upload->request_,
@@ -60,6 +60,8 @@ class Upload : public HttpUpload {
     if (!failed_ && size_bytes_.has_value() && sent_bytes_ != *size_bytes_) {
       return SizeError();
     }
+    // The loop may not have noticed yet, and would send the end.
+    if (cancel_.cancelled()) return absl::CancelledError("cancelled");
     pipe_.Finish();
     if (!submitted_) Submit();
     completion_.Wait();
@@ -68,12 +70,14 @@ class Upload : public HttpUpload {
 
  private:
   Upload(HttpLoop& loop, HttpOptions options, HttpRequest request,
-         HttpCredentials credentials, std::optional<uint64_t> size_bytes)
+         HttpCredentials credentials, std::optional<uint64_t> size_bytes,
+         const Cancellation& cancel)
       : loop_(loop),
         options_(std::move(options)),
         request_(std::move(request)),
         credentials_(std::move(credentials)),
         size_bytes_(size_bytes),
+        cancel_(cancel),
         pipe_([this] {
           transfer_->AskToResume();
           loop_.Wake();
@@ -102,6 +106,7 @@ class Upload : public HttpUpload {
   const HttpRequest request_;
   const HttpCredentials credentials_;
   const std::optional<uint64_t> size_bytes_;
+  const Cancellation& cancel_;
   uint64_t sent_bytes_ = 0;
   bool submitted_ = false;
   bool failed_ = false;
